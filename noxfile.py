@@ -1,0 +1,101 @@
+"""What has to pass, as commands. ``nox`` runs lint, types and coverage; ``nox --list`` shows the rest.
+
+``nox --no-venv --no-install`` runs them in the environment that is active.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "types", "coverage"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+SUITE = ("-e", ".[all,test]")
+PURE = ("model", "interfaces", "rules", "retry")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """What a dependency group of pyproject.toml asks for."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check rules, format and who imports whom."""
+    session.install("-e", ".", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types twice: mypy strict and pyright."""
+    session.install(*SUITE, *group("types"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=nox.project.python_versions(PYPROJECT))
+def tests(session: nox.Session) -> None:
+    """Run the suite on every supported Python that is installed."""
+    session.install(*SUITE)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the suite and hold branch coverage: everything of the pure rooms, 95 % of all."""
+    session.install(*SUITE)
+    session.run("coverage", "erase")
+    session.run("python", "-m", "pytest", "-n", "auto", "--cov", "--cov-report=", *session.posargs)
+    session.run("coverage", "report", "--fail-under=95")
+    pure = ",".join(f"*/deadletter/{room}/*" for room in PURE)
+    session.run("coverage", "report", f"--include={pure}", "--fail-under=100")
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """Run what needs Debian's packages, a quiet machine or more time."""
+    session.install(*SUITE)
+    session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run what takes minutes or hours."""
+    session.install(*SUITE)
+    session.run("python", "-m", "pytest", "-m", "soak", "--timeout=0", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel, and look inside."""
+    session.install(*group("package"))
+    out = session.create_tmp()
+    for old in Path(out).glob("deadletter_sdk-*"):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", out, silent=True)
+    built = sorted(str(path) for path in Path(out).glob("deadletter_sdk-*"))
+    session.run("twine", "check", "--strict", *built)
+    session.run("check-wheel-contents", *(path for path in built if path.endswith(".whl")))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run every benchmark, or those that are named: ``nox -s bench -- enqueue``."""
+    session.install(*SUITE, *group("bench"))
+    for script in sorted(Path("benchmarks").glob("[!_]*.py")):
+        if not session.posargs or script.stem in session.posargs:
+            session.run("python", str(script))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(*SUITE, *group("docs"))
+    session.run("sphinx-build", "-W", "-n", "docs", "docs/_build/html")

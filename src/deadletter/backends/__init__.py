@@ -1,0 +1,64 @@
+"""Where tasks are kept. A URL scheme names a backend; entry points in ``deadletter.backends`` add more."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from ..model.errors import InvalidSetting, MissingExtra
+
+if TYPE_CHECKING:
+    from ..interfaces import Backend, Clock
+
+_BUILT_IN = {
+    "memory": "deadletter.backends.memory:MemoryBackend",
+    "sqlite": "deadletter.backends.sqlite:SQLiteBackend",
+}
+_PLANNED = {
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+    "redis+cluster": "redis",
+    "redis+sentinel": "redis",
+    "postgresql": "postgres",
+    "postgres": "postgres",
+}
+_PASSWORD = re.compile(r"(?<=:)[^:@/]*(?=@)")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    return _PASSWORD.sub("***", url)
+
+
+def backend_from_url(url: str, *, clock: Clock | None = None) -> Backend:
+    """Make the backend that a URL names; it connects at its first use.
+
+    Raises:
+        InvalidSetting: for a URL without a scheme, or one that nobody here knows.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise InvalidSetting("url", f'{without_password(url)!r} has no scheme; write it like "sqlite:///path.db"')
+    target = _BUILT_IN.get(scheme) or _entry_point(scheme)
+    if target is None:
+        known = ", ".join(sorted(_BUILT_IN))
+        if scheme in _PLANNED:
+            raise InvalidSetting("url", f"{scheme}:// is not in this version; use one of {known}")
+        raise InvalidSetting("url", f"nobody here knows {scheme}://; use one of {known}, or install a backend for it")
+    module, _, name = target.partition(":")
+    try:
+        backend_class: Any = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(_PLANNED.get(scheme, scheme), f"the {scheme} backend") from error
+    return cast("Backend", backend_class.from_url(url, clock=clock))
+
+
+def _entry_point(scheme: str) -> str | None:
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="deadletter.backends"):
+        if point.name == scheme:
+            return point.value
+    return None

@@ -1,0 +1,70 @@
+"""The default IdempotencyStore: leased rows in a reserved queue on the same backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..interfaces import Begun, IdempotencyStore
+from ..model.errors import LeaseLost
+from ..model.row import RUNNING, SUCCEEDED, Inserted, NewRow, Row, Verdict
+from ..rules import changes
+from .presence import reserved
+
+if TYPE_CHECKING:
+    from .queue import DeadLetterQueue
+
+_TYPE = "effect"
+
+
+class RowIdempotencyStore(IdempotencyStore):
+    """Remembers effects as rows; one call to begin, one to complete."""
+
+    def __init__(self, queue: DeadLetterQueue) -> None:
+        self._queue = queue
+        self._reserved = reserved("effects", queue.name)
+
+    async def begin(self, key: str, digest: str, ttl: float) -> Begun:
+        """Claim the key for ``ttl`` seconds, or say who has it."""
+        await self._queue.open()
+        backend = self._queue.backend
+        token = self._queue.chance.name()
+        new = NewRow(
+            id=token,
+            type=_TYPE,
+            key=key,
+            digest=digest,
+            state=RUNNING,
+            token=token,
+            lease_ms=round(ttl * 1000),
+            owner=token,
+            keep_ms=0,
+        )
+        bound = (await backend.insert(self._reserved, [new]))[0]
+        if bound.verdict is Inserted.STORED:
+            return Begun(word="started", token=f"{token}:{token}")
+        if bound.verdict is not Inserted.EXISTS:
+            return Begun(word="conflict")
+        if bound.state == SUCCEEDED:
+            return Begun(word="completed", result=bound.body or b"")
+        remaining = ((bound.lease_ms or 0) - bound.now_ms) / 1000
+        if remaining > 0:
+            return Begun(word="in_progress", remaining=remaining)
+        row = Row(id=bound.id, type=_TYPE, priority=1, state=RUNNING, token=bound.token)
+        change = changes.take_over(row, self._queue.chance.name(), token, round(ttl * 1000), token)
+        verdict = (await backend.apply(self._reserved, [change]))[0]
+        if verdict is Verdict.DONE:
+            return Begun(word="started", token=f"{bound.id}:{token}")
+        return Begun(word="in_progress", remaining=ttl)
+
+    async def complete(self, token: str, result: bytes, ttl: float) -> None:
+        """Remember the result for ``ttl`` seconds; raises LeaseLost where somebody else has taken over."""
+        task_id, _, lease = token.partition(":")
+        change = changes.complete(task_id, lease, f"{lease}.c", result, round(ttl * 1000))
+        verdict = (await self._queue.backend.apply(self._reserved, [change]))[0]
+        if verdict in (Verdict.STALE, Verdict.MISSING):
+            raise LeaseLost(task_id)
+
+    async def abandon(self, token: str) -> None:
+        """Free the key; safe to repeat."""
+        task_id, _, lease = token.partition(":")
+        await self._queue.backend.apply(self._reserved, [changes.abandon(task_id, lease, f"{lease}.a")])

@@ -1,0 +1,225 @@
+"""Leases are kept alive from a thread and an event loop of their own: a processor that blocks its loop loses none."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+import attrs
+
+from ..model.row import BATCH, Change, Verdict
+from ..rules import changes
+from ..runtime.loops import Bell
+from ..runtime.threads import start_thread
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
+    from .queue import DeadLetterQueue
+
+log = logging.getLogger("deadletter.keeper")
+
+BLOCKED = 10.0  # seconds after which a blocked event loop is told
+_TICK = 2.0
+
+
+@attrs.define(eq=False)
+class _Kept:
+    """An attempt under care, and the loop that it runs in."""
+
+    attempt: Attempt
+    call: Callable[..., object]
+    thread_id: int
+
+
+@attrs.define(eq=False)
+class _Pulse:
+    """Whether a loop still answers."""
+
+    asked: float
+    told: bool = False
+
+
+class Keeper:
+    """Extends the leases of one queue's attempts in this process, ends what runs too long, and holds what cannot be stopped."""
+
+    def __init__(self, queue: DeadLetterQueue) -> None:
+        self._queue = queue
+        self._kept: dict[str, _Kept] = {}
+        self._held: dict[str, tuple[Attempt, Change, float]] = {}
+        self._pulses: dict[int, _Pulse] = {}
+        self._bell: Bell | None = None
+        self._idle = True
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._stopping = False
+        options = queue.options
+        self._tick = min(options.lease_ms / 3000, options.max_runtime / 4, _TICK)
+
+    def add(self, attempt: Attempt, call: Callable[..., object]) -> None:
+        """Take an attempt into care; in its loop, which ``call`` reaches from any thread."""
+        self._kept[attempt.row.token or ""] = _Kept(attempt, call, threading.get_ident())
+        if self._idle:
+            self._wake()
+
+    def remove(self, attempt: Attempt) -> None:
+        """Its processor has ended."""
+        self._kept.pop(attempt.row.token or "", None)
+
+    def hold(self, attempt: Attempt, then: Change) -> None:
+        """Keep the lease until the attempt's thread has ended, then apply ``then``."""
+        self._held[attempt.row.token or ""] = (attempt, then, self._queue.clock.monotonic())
+        attempt.when_thread_ends(self._wake)
+        self._wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no attempt of this queue runs in this process."""
+        return not self._kept and not self._held
+
+    def _wake(self) -> None:
+        self._idle = False
+        if self._thread is None and not self._queue.threads.inline:
+            with self._starting:
+                if self._thread is None and not self._stopping:
+                    self._thread = start_thread("keeper", self._in_own_loop)
+        if self._bell is not None:
+            self._bell.ring()
+
+    def stop(self) -> None:
+        """End the thread; leases that are left lapse."""
+        self._stopping = True
+        self._wake()
+
+    def join(self) -> None:
+        """Wait for the thread to end."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(5)
+            self._thread = None
+
+    def after_fork(self) -> None:
+        """In a child: the parent's attempts are not ours."""
+        self.__init__(self._queue)  # type: ignore[misc]
+
+    def _in_own_loop(self) -> None:
+        try:
+            anyio.run(self.serve)
+        except Exception:
+            log.exception("the lease keeper of queue %r failed", self._queue.name)
+            self._thread = None
+
+    async def serve(self) -> None:
+        """Care, until stopped: in a thread of its own, or (simulated) in the caller's loop."""
+        self._bell = Bell()
+        last = self._queue.clock.monotonic()
+        while not self._stopping:
+            if not self._kept and not self._held:
+                self._idle = True
+                if not self._kept and not self._held:  # nobody came in between
+                    await self._bell.wait()
+                last = self._queue.clock.monotonic()
+                self._idle = False
+            await self._nap(self._tick)
+            now = self._queue.clock.monotonic()
+            self._watch_loops(now)
+            self._end_overlong(now)
+            await self._end_held()
+            await self._extend(now, stretched=now - last > 3 * self._tick)
+            last = now
+
+    async def _nap(self, seconds: float) -> None:
+        bell = self._bell
+        if bell is None:
+            return
+        async with anyio.create_task_group() as group:
+
+            async def rung() -> None:
+                await bell.wait()
+                group.cancel_scope.cancel()
+
+            if self._held:  # only a thread's end is worth an early look
+                group.start_soon(rung)
+            await self._queue.clock.sleep(seconds)
+            group.cancel_scope.cancel()
+
+    def _end_overlong(self, now: float) -> None:
+        for kept in list(self._kept.values()):
+            attempt = kept.attempt
+            if now >= attempt.deadline:
+                self._stop(kept, "timeout")
+            elif attempt.row.key is not None and now >= attempt.lease_until:
+                # Unknown is not lost, but with a key nobody may start beside us once our lease has surely ended.
+                self._stop(kept, "lost")
+
+    def _stop(self, kept: _Kept, why: str) -> None:
+        try:
+            kept.call(kept.attempt.stop, why)
+        except RuntimeError:  # its loop is closed, and the attempt with it
+            self._kept.pop(kept.attempt.row.token or "", None)
+
+    async def _end_held(self) -> None:
+        for token, (attempt, then, since) in list(self._held.items()):
+            if attempt.in_thread:
+                continue
+            passed_ms = round((self._queue.clock.monotonic() - since) * 1000)
+            if then.due_ms is not None:
+                then = attrs.evolve(then, due_ms=max(0, then.due_ms - passed_ms))  # noqa: PLW2901
+            try:
+                await self._queue.apply([then])
+            except Exception as error:  # noqa: BLE001 - the store is away; the next tick tries again
+                log.warning("cannot give back %s yet: %s", attempt.row.id, error)
+                return
+            self._held.pop(token, None)
+
+    async def _extend(self, now: float, *, stretched: bool) -> None:
+        lease = self._queue.options.lease_ms / 1000
+        due = [
+            attempt
+            for attempt in [kept.attempt for kept in list(self._kept.values())] + [held[0] for held in self._held.values()]
+            if stretched or attempt.lease_until - now < lease * 2 / 3
+        ]
+        for at in range(0, len(due), BATCH):
+            await self._extend_batch(due[at : at + BATCH])
+
+    async def _extend_batch(self, due: list[Attempt]) -> None:
+        lease_ms = self._queue.options.lease_ms
+        batch = []
+        for attempt in due:
+            attempt.extensions += 1
+            batch.append(changes.extend(attempt.row, f"{attempt.row.token}.x{attempt.extensions}", lease_ms))
+        sent = self._queue.clock.monotonic()
+        try:
+            verdicts = await self._queue.apply(batch)
+        except Exception as error:  # noqa: BLE001 - unknown, not lost
+            log.warning("cannot extend %d leases yet: %s", len(due), error)
+            return
+        for attempt, verdict in zip(due, verdicts, strict=True):
+            if verdict in (Verdict.DONE, Verdict.REPEATED):
+                attempt.lease_until = sent + lease_ms / 1000
+                continue
+            token = attempt.row.token or ""
+            self._held.pop(token, None)
+            kept = self._kept.pop(token, None)
+            if kept is not None:
+                log.warning("the lease on %s is lost; its attempt is stopped", attempt.row.id)
+                self._stop(kept, "lost")
+
+    def _watch_loops(self, now: float) -> None:
+        """Ask each loop for a sign of life; say where one that gives none stands."""
+        for kept in {kept.thread_id: kept for kept in list(self._kept.values())}.values():
+            pulse = self._pulses.get(kept.thread_id)
+            if pulse is None:
+                self._pulses[kept.thread_id] = _Pulse(now)
+                try:
+                    kept.call(self._pulses.pop, kept.thread_id, None)
+                except RuntimeError:
+                    self._pulses.pop(kept.thread_id, None)
+            elif now - pulse.asked >= BLOCKED and not pulse.told:
+                pulse.told = True
+                frame = sys._current_frames().get(kept.thread_id)  # noqa: SLF001 - the documented way to see another thread
+                where = "".join(traceback.format_stack(frame)) if frame is not None else "(its thread has ended)"
+                log.warning("an event loop has been blocked for %.0f s, here:\n%s", now - pulse.asked, where)

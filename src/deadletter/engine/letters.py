@@ -1,0 +1,135 @@
+"""One letter at a time: capture, retry, edit, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..model.errors import InvalidTask, NotDead, NotReplayable, TaskConflict, TaskNotFound
+from ..model.record import Reason, TaskRecord
+from ..model.row import DEAD, GONE, PENDING, FailureRow, Inserted, NewRow, Row, Verdict
+from ..model.task import Duration, Task
+from ..rules import changes
+from ..rules.codec import encode_task
+from ..rules.redaction import merge_edit
+from ..rules.story import failure_row
+from .options import to_ms
+
+if TYPE_CHECKING:
+    from .queue import DeadLetterQueue
+
+EDITED = "deadletter.Edited"
+
+
+async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, reason: Reason | str) -> str:
+    """See DeadLetterQueue.capture."""
+    try:
+        why = Reason(reason)
+    except ValueError:
+        raise InvalidTask("reason", f"{reason!r} is not one of {', '.join(Reason)}") from None
+    if not isinstance(exc, BaseException):
+        raise InvalidTask("exc", f"{exc!r} is no exception; give the one that was raised")
+    insertion = await queue.insert_row(dead_row(queue, queue.new_row(task), exc, why))
+    if insertion.verdict not in (Inserted.STORED, Inserted.EXISTS):
+        raise TaskConflict(insertion.id)
+    return insertion.id
+
+
+def dead_row(queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason) -> NewRow:
+    """The same row as a letter with its failure."""
+    failure = failure_row(
+        exc, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release
+    )
+    return attrs.evolve(
+        new,
+        state=DEAD,
+        reason=reason,
+        attempts=1,
+        expires_ms=None,
+        history=[failure],
+        count=(("captured", new.type, ""), ("failures", new.type, failure.error_type), ("dead", new.type, reason)),
+    )
+
+
+async def retry(
+    queue: DeadLetterQueue,
+    task_id: str,
+    *,
+    reset: bool,
+    payload: Any,
+    type_: str | None,
+    delay: Duration,
+    why: str | None,
+) -> TaskRecord:
+    """See DeadLetterQueue.retry."""
+    delay_ms = to_ms("delay", delay)
+    row = await _letter(queue, task_id)
+    body, note = _edit(queue, row, payload, type_, why)
+    change = changes.replay(
+        row,
+        queue.chance.name(),
+        reset=reset,
+        delay_ms=delay_ms,
+        type=type_,
+        body=body,
+        note=note,
+        why=why or "",
+    )
+    verdict = await queue.apply_one(change)
+    if verdict is Verdict.MISSING:
+        raise TaskNotFound(task_id)
+    if verdict is Verdict.STALE:
+        raise NotDead(task_id, "changed by somebody else meanwhile")
+    return await queue.get(task_id)
+
+
+async def replay_if_dead(queue: DeadLetterQueue, task_id: str) -> None:
+    """Retry a letter that an enqueue met; somebody else's retry is as good."""
+    try:
+        await retry(queue, task_id, reset=True, payload=None, type_=None, delay=0, why="enqueued again")
+    except (NotDead, TaskNotFound):
+        return
+
+
+async def _letter(queue: DeadLetterQueue, task_id: str) -> Row:
+    row = await queue.row(task_id)
+    if row is None or row.state == GONE:
+        raise TaskNotFound(task_id)
+    if row.state != DEAD:
+        raise NotDead(task_id, str(row.state))
+    return row
+
+
+def _edit(
+    queue: DeadLetterQueue, row: Row, payload: Any, type_: str | None, why: str | None
+) -> tuple[bytes | None, FailureRow | None]:
+    record = queue.record(row)
+    if payload is None and not record.replayable:
+        raise NotReplayable(row.id)
+    if type_ is not None:
+        Task(type=type_)
+    if payload is None and type_ is None:
+        return None, None
+    body = None
+    said = [f"type {row.type} -> {type_}"] if type_ is not None else []
+    if payload is not None:
+        if not isinstance(payload, Mapping):
+            raise InvalidTask("payload", f"{type(payload).__name__} is no JSON object; give a mapping")
+        edited = attrs.evolve(record.task, payload=merge_edit(record.task.payload, payload))
+        body = encode_task(queue.codec, edited, max_payload_bytes=queue.options.max_payload_bytes)
+        said.append("payload edited")
+    message = ", ".join(said) + (f": {why}" if why else "")
+    return body, FailureRow(attempt=row.attempts, error_type=EDITED, message=message[:2000])
+
+
+async def cancel(queue: DeadLetterQueue, task_id: str) -> bool:
+    """See DeadLetterQueue.cancel."""
+    row = await queue.row(task_id)
+    if row is None or row.state == GONE:
+        raise TaskNotFound(task_id)
+    if row.state != PENDING:
+        return False
+    verdict = await queue.apply_one(changes.cancel(row, queue.chance.name(), queue.options.keep_finished_ms))
+    return verdict in (Verdict.DONE, Verdict.REPEATED)

@@ -1,0 +1,536 @@
+"""The programmatic API: each call checks, encodes, makes one backend call, and decodes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import anyio
+import attrs
+
+from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
+from ..model.errors import BatchFailed, DeadLetterError, IdempotencyConflict, InvalidTask, TaskConflict, TaskNotFound
+from ..model.event import Event
+from ..model.outcome import Processor
+from ..model.query import Query
+from ..model.record import BulkResult, FailureGroup, Page, Reason, Stats, TaskRecord
+from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
+from ..model.task import Duration, Task, seconds, to_ms
+from ..retry import as_policy
+from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
+from ..rules.redaction import refuse_redacted
+from ..runtime.chance import Chance
+from ..runtime.loops import Bell
+from ..runtime.threads import Threads
+from . import bulk, letters, process, reading, subscription
+from .guard import RowIdempotencyStore
+from .keeper import Keeper
+from .options import Options, RetryLike, make_options
+from .registry import Registration, Registry, is_async
+from .settler import Coalescer
+from .sweeper import sweep
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
+    from .sync import SyncQueue
+
+log = logging.getLogger("deadletter.queue")
+
+P = TypeVar("P", bound=Callable[..., Any])
+
+
+class DeadLetterQueue:
+    """A queue of tasks on a backend; what cannot succeed is kept as a dead letter.
+
+    Durations are seconds or ``timedelta``. It connects at its first use. One object serves any number of event loops and
+    threads; ``dlq.sync`` has the same calls, blocking.
+
+    Args:
+        backend: a Backend, or a URL such as ``"sqlite:///path.db"``.
+        tracing: an Instrumentation.
+        name: queues with different names on one backend never see each other.
+        retry: a RetryPolicy, or a sequence of delays. ``retry_delays`` is the same by another name; not both.
+        max_retries: where a task says None; None lets the policy decide (10 where it has no end).
+        dlq_ttl: how long a letter is kept, stamped on it when it dies; None keeps it for ever.
+        keep_finished: how long ended tasks stay known, at least 900 s.
+        on_uncertain: what happens to a task whose worker vanished in mid-attempt.
+        release: the version of your code, kept on every failure; default ``$DEADLETTER_RELEASE``.
+        redact: payload paths that no view shows, in any process; ``redact_defaults`` adds the usual secrets.
+        capture_timeout: how long ``@dead_lettered`` may take to store a failure.
+        alert_threshold: how many letters are worth an alert.
+        lease: how long a claim lasts unless extended. max_lease_losses: after so many vanished workers a task that ran
+            alone is dead.
+        max_runtime: how long an attempt without a timeout may run.
+        idempotency: guards effects of keyed inline calls; default: rows on the same backend.
+        idempotency_ttl: how long a key is remembered after success.
+        codec: how tasks become bytes. max_payload_bytes: what is larger is refused.
+        clock: what time it is.
+
+    Raises:
+        InvalidTask: for an option that cannot be meant; it names the option.
+        InvalidSetting: for a URL that cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - the options that users type
+        self,
+        backend: Backend | str,
+        tracing: Instrumentation | None = None,
+        *,
+        name: str = "default",
+        retry: RetryLike | None = None,
+        retry_delays: Sequence[timedelta | float] | None = None,
+        max_retries: int | None = None,
+        dlq_ttl: Duration | None = 7 * 24 * 3600,
+        keep_finished: Duration = 3600,
+        on_uncertain: Literal["retry", "dead"] = "retry",
+        release: str | None = None,
+        redact: Sequence[str] = (),
+        redact_defaults: bool = True,
+        capture_timeout: Duration = 2,
+        alert_threshold: int = 10,
+        lease: Duration = 60,
+        max_lease_losses: int = 3,
+        max_runtime: Duration = 3600,
+        idempotency: IdempotencyStore | None = None,
+        idempotency_ttl: Duration = 24 * 3600,
+        codec: Codec | None = None,
+        max_payload_bytes: int = 1_000_000,
+        clock: Clock | None = None,
+        chance: Chance | None = None,
+        threads: Threads | None = None,
+    ) -> None:
+        self.options: Options = make_options(
+            name=name,
+            retry=retry,
+            retry_delays=retry_delays,
+            max_retries=max_retries,
+            dlq_ttl=dlq_ttl,
+            keep_finished=keep_finished,
+            on_uncertain=on_uncertain,
+            release=release,
+            redact=redact,
+            redact_defaults=redact_defaults,
+            capture_timeout=capture_timeout,
+            alert_threshold=alert_threshold,
+            lease=lease,
+            max_lease_losses=max_lease_losses,
+            max_runtime=max_runtime,
+            idempotency_ttl=idempotency_ttl,
+            max_payload_bytes=max_payload_bytes,
+        )
+        self.clock: Clock = clock or SystemClock()
+        self.chance = chance or Chance()
+        self.threads = threads or Threads()
+        self.backend, self._owns_backend = _backend(backend, clock)
+        self.instrumentation = tracing
+        self.codec: Codec = codec or JsonCodec()
+        self.registry = Registry()
+        self.keeper = Keeper(self)
+        self.idempotency: IdempotencyStore = idempotency or RowIdempotencyStore(self)
+        self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self._insert, _any_conflict)
+        self._apply_one: Coalescer[Change, Verdict] = Coalescer(self.apply)
+        self._sync: SyncQueue | None = None
+        self._opened = False
+        _children.add(self)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> DeadLetterQueue:
+        """A queue on the backend that a URL names; the options are those of the constructor."""
+        return cls(url, **options)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> DeadLetterQueue:
+        """A queue as the environment says: DEADLETTER_URL (default ``sqlite:///deadletter.db``), DEADLETTER_QUEUE, ...
+
+        Raises InvalidSetting that names the variable.
+        """
+        settings = importlib.import_module("deadletter.settings")
+        return cls(**{**settings.queue_options(os.environ), **options})
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self.options.name
+
+    def __repr__(self) -> str:
+        return f"<DeadLetterQueue {self.name!r} on {self.backend.url}>"
+
+    async def __aenter__(self) -> DeadLetterQueue:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Connect now instead of at the first use; raises BackendUnavailable that names the URL."""
+        if not self._opened:
+            await self.backend.open()
+            self._opened = True
+
+    async def aclose(self) -> None:
+        """Close what this queue opened; never a backend or client that it was given. Safe to repeat."""
+        self.keeper.stop()
+        if not self.threads.inline:
+            await anyio.to_thread.run_sync(self.keeper.join)
+        if self._owns_backend:
+            await self.backend.aclose()
+
+    async def enqueue(self, task: Task, *, on_dead: Literal["keep", "replay"] = "keep") -> str:
+        """Store a task; answer its id, or that of the task which its key or id is bound to.
+
+        Safe to repeat with the same id. Where the bound task is a dead letter it stays one, with a warning;
+        ``on_dead="replay"`` retries it.
+
+        Raises:
+            InvalidTask: names the field; nothing is stored.
+            IdempotencyConflict: the key is bound to another payload.
+            TaskConflict: the id is taken by another type or payload.
+        """
+        if on_dead not in ("keep", "replay"):
+            raise InvalidTask("on_dead", f'{on_dead!r} is not one of "keep", "replay"')
+        new = self.new_row(task)
+        await self.open()
+        insertion = await self._insert_one(new)
+        return await self._answer(task, insertion, on_dead)
+
+    async def enqueue_many(self, tasks: Sequence[Task]) -> list[str]:
+        """Store tasks in batches of 100, each all or nothing; answer their ids, in order.
+
+        All are checked before the first is stored. Safe to repeat.
+
+        Raises:
+            InvalidTask: nothing is stored; a note tells the position.
+            BatchFailed: a batch failed; ``.stored`` are the ids before it, ``.index`` is the position of the task that failed.
+        """
+        rows: list[NewRow] = []
+        given = list(tasks)
+        for index, task in enumerate(given):
+            try:
+                rows.append(self.new_row(task))
+            except InvalidTask as error:
+                error.add_note(f"task {index} of the batch; nothing was stored")
+                raise
+        await self.open()
+        ids: list[str] = []
+        for at in range(0, len(rows), BATCH):
+            try:
+                insertions = await self._insert(rows[at : at + BATCH])
+            except DeadLetterError as error:
+                raise BatchFailed(at, ids, str(error)) from error
+            for offset, insertion in enumerate(insertions):
+                if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
+                    conflict = _conflict(given[at + offset], insertion)
+                    raise BatchFailed(at + offset, ids, str(conflict)) from conflict
+            ids += [insertion.id for insertion in insertions]
+        return ids
+
+    def new_row(self, task: Task) -> NewRow:
+        """Encode a task; raises InvalidTask that names the field."""
+        if not isinstance(task, Task):
+            raise InvalidTask("task", f"{type(task).__name__} is no deadletter.Task")
+        if self.instrumentation is not None:
+            task = attrs.evolve(task, metadata={**self.instrumentation.metadata(), **task.metadata})
+        options = self.options
+        body = encode_task(self.codec, task, max_payload_bytes=options.max_payload_bytes)
+        if b"$redacted" in body:
+            refuse_redacted(task.payload)
+        delay = task.delay
+        key = task.idempotency_key
+        return NewRow(
+            id=task.id,
+            type=task.type,
+            priority=_RANK[task.priority],
+            key=key_hash(options.name, task.type, key) if key is not None else None,
+            digest=digest(task.type, task.payload),
+            body=body,
+            due_ms=0 if isinstance(delay, datetime) else round(seconds("delay", delay) * 1000),
+            due_at_ms=to_ms(delay) if isinstance(delay, datetime) else None,
+            expires_ms=round(seconds("expires_in", task.expires_in) * 1000) if task.expires_in is not None else None,
+            keep_ms=options.keep_letters_ms,
+            redact=options.redact_mark,
+            release=options.release,
+            count=(("enqueued", task.type, ""),),
+        )
+
+    async def insert_row(self, new: NewRow) -> Insertion:
+        """Store one encoded row together with those of other callers."""
+        await self.open()
+        return await self._insert_one(new)
+
+    async def _insert(self, rows: list[NewRow]) -> list[Insertion]:
+        return await self.backend.insert(self.name, rows)
+
+    async def _answer(self, task: Task, insertion: Insertion, on_dead: str) -> str:
+        if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
+            raise _conflict(task, insertion)
+        if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD:
+            if on_dead == "replay":
+                await letters.replay_if_dead(self, insertion.id)
+            else:
+                log.warning(
+                    "%s of type %s is a dead letter already; nothing was enqueued (retry it, or enqueue with on_dead='replay')",
+                    insertion.id,
+                    task.type,
+                    extra={"task_id": insertion.id},
+                )
+        return insertion.id
+
+    async def process_task(self, task_id: str, processor: Processor) -> bool:
+        """Make one attempt now, due or not, under a lease.
+
+        True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is dead. What it
+        leaves pending is run again only by a worker or another call.
+
+        Raises:
+            TaskNotFound, TaskBusy: unknown; leased elsewhere.
+            LeaseLost: the outcome came too late, somebody else has the task by now.
+        """
+        await self.open()
+        return await process.process_task(self, task_id, processor)
+
+    async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = Reason.CAPTURED) -> str:
+        """Store a task that failed elsewhere straight as a dead letter; answer its id. Safe to repeat with the same id."""
+        await self.open()
+        return await letters.capture(self, task, exc, reason=reason)
+
+    async def get(self, id: str) -> TaskRecord:  # noqa: A002 - the contract's word
+        """The task with its whole story, in any state; raises TaskNotFound."""
+        await self.open()
+        row = await self.row(id, history=20)
+        if row is None or row.state == GONE:
+            raise TaskNotFound(id)
+        return self.record(row)
+
+    async def list(self, query: Query = Query(), *, cursor: str | None = None, limit: int = 50) -> Page:  # noqa: B008 - frozen
+        """A page of what matches, newest death first; by default dead letters. Raises InvalidQuery for a bad cursor or limit."""
+        await self.open()
+        return await reading.page(self, query, cursor=cursor, limit=limit)
+
+    def scan(self, query: Query = Query()) -> AsyncIterator[TaskRecord]:  # noqa: B008
+        """All that match, newest first, paged for you."""
+        return reading.scan(self, query)
+
+    async def groups(self, query: Query = Query(), *, by: str = "fingerprint") -> Sequence[FailureGroup]:  # noqa: B008
+        """Dead letters by cause, largest group first; ``by``: fingerprint, type, reason, error_type, worker or release."""
+        await self.open()
+        return await reading.groups(self, query, by=by)
+
+    async def stats(self) -> Stats:
+        """The queue at a glance."""
+        await self.open()
+        return await reading.stats(self)
+
+    async def retry(
+        self,
+        id: str,  # noqa: A002
+        *,
+        reset_attempts: bool = True,
+        payload: Any = None,
+        type: str | None = None,  # noqa: A002
+        delay: Duration = 0,
+        why: str | None = None,
+    ) -> TaskRecord:
+        """Send a dead letter back to pending, optionally edited or to another type; at least one more attempt is granted.
+
+        Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the payload
+        keeps the stored value.
+
+        Raises:
+            TaskNotFound, NotDead: unknown; not a dead letter (any more).
+            NotReplayable: its arguments could not be kept; give it a payload.
+            InvalidTask: names the field of an edit that cannot be stored.
+        """
+        await self.open()
+        return await letters.retry(self, id, reset=reset_attempts, payload=payload, type_=type, delay=delay, why=why)
+
+    async def retry_all(
+        self,
+        query: Query = Query(),  # noqa: B008
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        everything: bool = False,
+        cutoff: datetime | None = None,
+        progress: Callable[[BulkResult], object] | None = None,
+    ) -> BulkResult:
+        """Retry the letters that match, oldest death first, at most ``rate`` a second.
+
+        What dies after ``cutoff`` (default: now) is left alone; the first call's cutoff resumes it. ``progress`` is called after
+        each step of at most 100. Raises InvalidQuery without a condition, a limit or ``everything=True``.
+        """
+        await self.open()
+        plan = bulk.Plan(query, limit, rate, dry_run, everything, cutoff, progress)
+        return await bulk.retry_all(self, plan)
+
+    async def purge(
+        self,
+        query: Query = Query(),  # noqa: B008
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        everything: bool = False,
+        why: str | None = None,
+    ) -> BulkResult:
+        """Delete the dead letters that match, oldest first. Refused like ``retry_all``."""
+        await self.open()
+        plan = bulk.Plan(query, limit, rate, dry_run, everything, None, None)
+        return await bulk.purge(self, plan, why or "")
+
+    async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:
+        """Delete every trace of the tasks that match, in every state, for deletion requests; running ones when their attempt ends."""
+        await self.open()
+        return await bulk.erase(self, query, everything=everything)
+
+    async def cancel(self, id: str) -> bool:  # noqa: A002
+        """Delete a pending task; False where it is not pending (any more). Raises TaskNotFound."""
+        await self.open()
+        return await letters.cancel(self, id)
+
+    def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """What happens to this queue's tasks from now on, in every process: ``async with dlq.subscribe("dead") as events``.
+
+        Lossy; what was missed is told as an event of kind ``gap``. Without kinds: all.
+        """
+        return subscription.subscribe(self, kinds)
+
+    def processor(
+        self,
+        type: str,  # noqa: A002
+        *,
+        retry: RetryLike | None = None,
+        max_retries: int | None = None,
+        timeout: Duration | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[P], P]:
+        """Register the decorated function as the processor of a type, for workers."""
+        policy: RetryPolicy | None = as_policy(retry) if retry is not None else None
+        Task(type=type, max_retries=max_retries, timeout=timeout)
+        if concurrency is not None and concurrency < 1:
+            raise InvalidTask("concurrency", f"{concurrency!r} is no number of attempts; give 1 or more")
+
+        def register(function: P) -> P:
+            registration = Registration(
+                processor=function,
+                is_async=is_async(function),
+                retry=policy,
+                max_retries=max_retries,
+                timeout=seconds("timeout", timeout) if timeout is not None else None,
+                concurrency=concurrency,
+            )
+            self.registry.add(type, registration)
+            return function
+
+        return register
+
+    def worker(
+        self,
+        *,
+        concurrency: int = 32,
+        types: Sequence[str] | None = None,
+        batch: int = BATCH,
+        shutdown_grace: Duration = 25,
+        name: str | None = None,
+    ) -> Worker:
+        """A worker for the registered processors (those whose type matches one of ``types``, names or globs)."""
+        return Worker(self, concurrency=concurrency, types=types, batch=batch, shutdown_grace=shutdown_grace, name=name)
+
+    @property
+    def sync(self) -> SyncQueue:
+        """The same calls, blocking, from any thread that runs no event loop."""
+        if self._sync is None:
+            from .sync import SyncQueue
+
+            self._sync = SyncQueue(self)
+        return self._sync
+
+    # What the rest of the engine shares.
+
+    def decode(self, row: Row) -> Task:
+        """The task of a row; raises Undecodable."""
+        return decode_task(self.codec, row)
+
+    def record(self, row: Row) -> TaskRecord:
+        """What a user sees of a row."""
+        return record_from_row(self.codec, row, queue=self.name)
+
+    async def row(self, task_id: str, *, history: int = 1) -> Row | None:
+        """The stored row, or None."""
+        return (await self.backend.load(self.name, [task_id], history=history))[0]
+
+    async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
+        """Apply changes, ≤ 100, in one step."""
+        return await self.backend.apply(self.name, changes)
+
+    async def apply_one(self, change: Change) -> Verdict:
+        """Apply one change together with those of other callers."""
+        return await self._apply_one(change)
+
+    async def sweep(self) -> int:
+        """Deal with lapsed leases, expired tasks and rows past their keep, at most 100 of them."""
+        return await sweep(self)
+
+    async def extend(self, attempt: Attempt, duration: float) -> None:
+        """Let an attempt run longer; raises LeaseLost."""
+        await process.extend(self, attempt, duration)
+
+    async def wait_for(self, bell: Bell, timeout: float) -> None:
+        """Return when the bell rings, or ``timeout`` seconds have passed on this queue's clock."""
+        if isinstance(self.clock, SystemClock):
+            with anyio.move_on_after(timeout):
+                await bell.wait()
+            return
+        async with anyio.create_task_group() as group:
+
+            async def rung() -> None:
+                await bell.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(rung)
+            await self.clock.sleep(timeout)
+            group.cancel_scope.cancel()
+
+
+_RANK = {"high": 0, "normal": 1, "low": 2}
+
+
+def _any_conflict(insertions: Sequence[Insertion]) -> bool:
+    return any(insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT) for insertion in insertions)
+
+
+def _conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConflict:
+    if insertion.verdict is Inserted.TASK_CONFLICT:
+        return TaskConflict(task.id)
+    return IdempotencyConflict(task.idempotency_key or "", insertion.id)
+
+
+def _backend(backend: Backend | str, clock: Clock | None) -> tuple[Backend, bool]:
+    if isinstance(backend, Backend):
+        return backend, False
+    if isinstance(backend, str):
+        backends = importlib.import_module("deadletter.backends")  # reached by string: the engine knows no backend
+        return cast("Backend", backends.backend_from_url(backend, clock=clock)), True
+    raise InvalidTask("backend", f"{type(backend).__name__} is no backend; give a URL such as 'sqlite:///path.db', or a Backend")
+
+
+_children: weakref.WeakSet[DeadLetterQueue] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for queue in list(_children):
+        queue.keeper.after_fork()
+        queue._insert_one.forget()  # noqa: SLF001 - their loop is the parent's
+        queue._apply_one.forget()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,253 @@
+"""Reading without changing anything: pages, groups, stats."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from ..model.errors import InvalidQuery
+from ..model.query import Query, decode_cursor, encode_cursor
+from ..model.record import FailureGroup, Page, State, Stats, TaskRecord
+from ..model.row import BATCH, DEAD, GONE, PENDING, Counts, Row, Scan
+from ..model.task import from_ms
+from .presence import present
+
+if TYPE_CHECKING:
+    from .queue import DeadLetterQueue
+
+COUNTED = 10_000  # rows that a page looks through to say how many match in all
+LONGEST_PAGE = 1000
+
+_BY: dict[str, Callable[[Row], str]] = {
+    "fingerprint": lambda row: row.fingerprint or "",
+    "type": lambda row: row.type,
+    "reason": lambda row: row.reason or "",
+    "error_type": lambda row: row.error_type or "",
+    "worker": lambda row: row.worker or "",
+    "release": lambda row: row.release or "",
+}
+_RANKS = {"high": 0, "normal": 1, "low": 2}
+
+
+async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limit: int) -> Page:
+    """See DeadLetterQueue.list."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= LONGEST_PAGE:
+        raise InvalidQuery(f"limit: {limit!r} is no page size; give 1 to {LONGEST_PAGE}")
+    after = decode_cursor(cursor) if cursor is not None else None
+    if query.ids is not None:
+        return await _named(queue, query, after, limit)
+    if query.state is None:
+        raise InvalidQuery("state: a list is of one state; give pending, running, succeeded or dead")
+    counts = await queue.backend.counts(queue.name)
+    wanted = query.resolved(from_ms(counts.now_ms))
+    items: list[TaskRecord] = []
+    scan = Scan(newest_first=True, after=after, history=1, **wanted.scan_fields())
+    while len(items) < limit:
+        scan = attrs.evolve(scan, limit=min(queue.backend.scan_limit, max(limit - len(items) + 1, 1)))
+        found = await queue.backend.scan(queue.name, scan)
+        for row in found.rows:
+            record = queue.record(row)
+            if wanted.matches(record):
+                if len(items) == limit:
+                    break
+                items.append(record)
+                scan = attrs.evolve(scan, after=(row.time_ms, row.id))
+        else:
+            if found.after is None:
+                scan = attrs.evolve(scan, after=None)
+                break
+            scan = attrs.evolve(scan, after=found.after)
+    more = scan.after is not None and len(items) == limit and await _another(queue, wanted, scan)
+    total, at_least = await _total(queue, wanted, counts, len(items), complete=after is None and not more)
+    return Page(
+        items=items,
+        next_cursor=encode_cursor(scan.after) if more and scan.after is not None else None,
+        total=total,
+        total_at_least=max(at_least, len(items) + more),
+    )
+
+
+async def _another(queue: DeadLetterQueue, wanted: Query, scan: Scan) -> bool:
+    async for rows in _steps(queue, scan):
+        if any(wanted.matches(queue.record(row)) for row in rows):
+            return True
+    return False
+
+
+async def _steps(queue: DeadLetterQueue, scan: Scan) -> AsyncIterator[list[Row]]:
+    step = attrs.evolve(scan, limit=min(queue.backend.scan_limit, 500))
+    while True:
+        found = await queue.backend.scan(queue.name, step)
+        yield found.rows
+        if found.after is None:
+            return
+        step = attrs.evolve(step, after=found.after)
+
+
+async def _named(queue: DeadLetterQueue, query: Query, after: tuple[int, str] | None, limit: int) -> Page:
+    ids = list(dict.fromkeys(query.ids or ()))
+    counts = await queue.backend.counts(queue.name)
+    wanted = query.resolved(from_ms(counts.now_ms))
+    rows: list[Row] = []
+    for at in range(0, len(ids), BATCH):
+        loaded = await queue.backend.load(queue.name, ids[at : at + BATCH])
+        rows += [row for row in loaded if row is not None and row.state != GONE and wanted.matches(queue.record(row))]
+    rows.sort(key=lambda row: (row.time_ms, row.id), reverse=True)
+    left = [row for row in rows if after is None or (row.time_ms, row.id) < after]
+    shown = left[:limit]
+    cursor = encode_cursor((shown[-1].time_ms, shown[-1].id)) if len(left) > limit else None
+    items = [queue.record(row) for row in shown]
+    return Page(items=items, next_cursor=cursor, total=len(rows), total_at_least=len(rows))
+
+
+async def _total(
+    queue: DeadLetterQueue, wanted: Query, counts: Counts, seen: int, *, complete: bool
+) -> tuple[int | None, int]:
+    """How many match in all: from the tally where it answers, else by looking through a bounded number of rows."""
+    exact = _tallied(wanted, counts)
+    if exact is not None:
+        return exact, exact
+    if complete:
+        return seen, seen
+    matched = looked = 0
+    scan = Scan(newest_first=True, history=1, **wanted.scan_fields())
+    async for rows in _steps(queue, scan):
+        matched += sum(wanted.matches(queue.record(row)) for row in rows)
+        looked += len(rows)
+        if looked >= COUNTED:
+            return None, matched
+    return matched, matched
+
+
+def _tallied(wanted: Query, counts: Counts) -> int | None:
+    narrowed = {
+        field.name
+        for field in attrs.fields(Query)
+        if field.init and field.name != "state" and getattr(wanted, field.name) is not None
+    }
+    if narrowed - {"type", "priority", "reason"} or (wanted.type is not None and "*" in wanted.type):
+        return None
+    rank = _RANKS[wanted.priority] if wanted.priority is not None else None
+    return sum(
+        n
+        for (state, priority, type_, reason), n in counts.tally.items()
+        if state == wanted.state
+        and (rank is None or rank == priority)
+        and (wanted.type is None or wanted.type == type_)
+        and (wanted.reason is None or wanted.reason == reason)
+    )
+
+
+async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord]:
+    """See DeadLetterQueue.scan."""
+    await queue.open()
+    if query.ids is not None:
+        for record in (await _named(queue, query, None, len(query.ids) or 1)).items:
+            yield record
+        return
+    now_ms = (await queue.backend.inspect()).now_ms
+    states = [query.state] if query.state is not None else list(State)
+    for state in states:
+        wanted = attrs.evolve(query, state=state).resolved(from_ms(now_ms))
+        async for rows in _steps(queue, Scan(newest_first=True, history=20, **wanted.scan_fields())):
+            for row in rows:
+                record = queue.record(row)
+                if wanted.matches(record):
+                    yield record
+
+
+@attrs.define
+class _Group:
+    """A group as it is counted; rows come newest first."""
+
+    newest: Row
+    first_ms: int
+    count: int = 0
+    releases: set[str] = attrs.field(factory=set)
+
+
+async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[FailureGroup]:
+    """See DeadLetterQueue.groups."""
+    key_of = _BY.get(by)
+    if key_of is None:
+        raise InvalidQuery(f"by: {by!r} is not one of {', '.join(_BY)}")
+    if query.state not in (None, State.DEAD):
+        raise InvalidQuery(f"state: {query.state} has no groups; they are of dead letters")
+    now_ms = (await queue.backend.inspect()).now_ms
+    wanted = attrs.evolve(query, state=State.DEAD).resolved(from_ms(now_ms))
+    whole = wanted.has_condition  # the row's own scalars are enough where nothing is asked
+    found: dict[str, _Group] = {}
+    fields = wanted.scan_fields()
+    async for rows in _steps(queue, Scan(newest_first=True, history=int(whole), body=whole, **fields)):
+        for row in rows:
+            if whole and not wanted.matches(queue.record(row)):
+                continue
+            group = found.setdefault(key_of(row), _Group(row, row.time_ms))
+            group.count += 1
+            group.first_ms = row.time_ms
+            if row.release:
+                group.releases.add(row.release)
+    messages = await _messages(queue, [group.newest.id for group in found.values()])
+    made = [
+        FailureGroup(
+            key=key,
+            count=group.count,
+            first_seen=from_ms(group.first_ms),
+            last_seen=from_ms(group.newest.time_ms),
+            type=group.newest.type,
+            error_type=group.newest.error_type or "",
+            message=messages.get(group.newest.id, ""),
+            releases=sorted(group.releases),
+            sample_id=group.newest.id,
+        )
+        for key, group in found.items()
+    ]
+    return sorted(made, key=lambda group: (-group.count, group.key))
+
+
+async def _messages(queue: DeadLetterQueue, ids: Sequence[str]) -> dict[str, str]:
+    messages: dict[str, str] = {}
+    for at in range(0, len(ids), BATCH):
+        for row in await queue.backend.load(queue.name, ids[at : at + BATCH]):
+            if row is not None and row.history:
+                messages[row.id] = row.history[-1].message
+    return messages
+
+
+async def stats(queue: DeadLetterQueue) -> Stats:
+    """See DeadLetterQueue.stats."""
+    counts = await queue.backend.counts(queue.name)
+    by_state = dict.fromkeys(map(str, State), 0)
+    by_priority = dict.fromkeys(_RANKS, 0)
+    by_type: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    pending: dict[str, int] = {}
+    for (state, rank, type_, reason), n in counts.tally.items():
+        by_state[state] = by_state.get(state, 0) + n
+        if state == DEAD:
+            by_priority[tuple(_RANKS)[rank]] += n
+            by_type[type_] = by_type.get(type_, 0) + n
+            by_reason[reason] = by_reason.get(reason, 0) + n
+        elif state == PENDING:
+            pending[type_] = pending.get(type_, 0) + n
+    lifetime: dict[str, int] = {}
+    for (name, _, _), n in counts.lifetime.items():
+        lifetime[name] = lifetime.get(name, 0) + n
+    return Stats(
+        by_state=by_state,
+        by_priority=by_priority,
+        by_type=by_type,
+        by_reason=by_reason,
+        pending_by_type=pending,
+        lifetime=lifetime,
+        oldest_pending=_age(counts.oldest_pending_ms, counts.now_ms),
+        oldest_dead=_age(counts.oldest_dead_ms, counts.now_ms),
+        overdue=dict(counts.overdue),
+        workers=await present(queue),
+    )
+
+
+def _age(since_ms: int | None, now_ms: int) -> float | None:
+    return None if since_ms is None else max(0, now_ms - since_ms) / 1000

@@ -1,0 +1,198 @@
+"""Single items of many callers, joined into few backend calls, without a timer.
+
+The first caller calls the backend itself; only those who arrive meanwhile wait, and the one that waited longest takes them
+all along in the next call.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+import attrs
+
+from ..model.errors import BackendUnavailable
+from ..model.row import BATCH, Change, Verdict
+from ..runtime.loops import Bell, Reply
+
+if TYPE_CHECKING:
+    from ..interfaces import Clock
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+log = logging.getLogger("deadletter.settler")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+
+
+@attrs.define(eq=False)
+class _Line(Generic[In, Out]):
+    """Who waits in one event loop."""
+
+    busy: bool = False
+    waiting: deque[tuple[In, Reply[Out | None]]] = attrs.field(factory=deque)
+
+
+class Coalescer(Generic[In, Out]):
+    """Joins single items of different callers in one loop into batches of at most 100.
+
+    Args:
+        flush: does a batch; may raise, and then each caller gets the error.
+        alone: whether an item's answer means that the batch must be sent again one by one (nothing of it was done).
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[list[In]], Awaitable[Sequence[Out]]],
+        alone: Callable[[Sequence[Out]], bool] = lambda _: False,
+    ) -> None:
+        self._flush = flush
+        self._alone = alone
+        self._lines: dict[int, _Line[In, Out]] = {}
+
+    def _line(self) -> _Line[In, Out]:
+        return self._lines.setdefault(threading.get_ident(), _Line())
+
+    def forget(self) -> None:
+        """Drop all state: after a fork nobody waits here."""
+        self._lines.clear()
+
+    async def __call__(self, item: In) -> Out:
+        """The answer to one item."""
+        line = self._line()
+        if line.busy:
+            reply: Reply[Out | None] = Reply()
+            line.waiting.append((item, reply))
+            answer = await self._wait(line, item, reply)
+            if answer is not None:
+                return answer
+            return await self._lead(line, item)
+        line.busy = True
+        try:
+            return (await self._flush([item]))[0]
+        finally:
+            self._hand_over(line)
+
+    async def _wait(self, line: _Line[In, Out], item: In, reply: Reply[Out | None]) -> Out | None:
+        try:
+            return await reply.wait()
+        except BaseException:
+            if (item, reply) in line.waiting:
+                line.waiting.remove((item, reply))
+            elif reply.leads:  # cancelled just when its turn had come
+                self._hand_over(line)
+            raise
+
+    def _hand_over(self, line: _Line[In, Out]) -> None:
+        line.busy = False
+        if line.waiting:
+            line.busy = True
+            _, reply = line.waiting.popleft()
+            reply.leads = True
+            reply.arrive()
+
+    async def _lead(self, line: _Line[In, Out], item: In) -> Out:
+        others = [line.waiting.popleft() for _ in range(min(BATCH - 1, len(line.waiting)))]
+        with anyio.CancelScope(shield=True):  # others wait for this call: their leader may not leave midway
+            try:
+                answers = await self._send([item, *(other for other, _ in others)])
+            finally:
+                self._hand_over(line)
+        for (_, reply), answer in zip(others, answers[1:], strict=True):
+            if isinstance(answer, BaseException):
+                reply.error = answer
+            else:
+                reply.value = answer
+            reply.arrive()
+        if isinstance(answers[0], BaseException):
+            raise answers[0]
+        return answers[0]
+
+    async def _send(self, items: list[In]) -> list[Out | BaseException]:
+        try:
+            answers = await self._flush(items)
+        except Exception as error:  # noqa: BLE001 - each caller is told
+            return [error for _ in items]
+        if len(items) == 1 or not self._alone(answers):
+            return list(answers)
+        one_by_one: list[Out | BaseException] = []
+        for item in items:
+            one_by_one += await self._send([item])
+        return one_by_one
+
+
+async def persist(apply: Callable[[], Awaitable[list[Verdict]]], clock: Clock, give_up: float) -> list[Verdict]:
+    """Call ``apply`` until the store answers: what an attempt did must not be forgotten since the store was away.
+
+    Its ops make a repeat safe. Raises BackendUnavailable after ``give_up`` seconds.
+    """
+    began = clock.monotonic()
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            return await apply()
+        except BackendUnavailable as error:
+            if clock.monotonic() - began >= give_up:
+                raise
+            if wait == _FIRST_WAIT:
+                log.warning("outcomes wait for the store: %s", error)
+        await clock.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT)
+
+
+class Settler:
+    """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together."""
+
+    def __init__(
+        self,
+        apply: Callable[[Sequence[Change]], Awaitable[list[Verdict]]],
+        clock: Clock,
+        on_verdict: Callable[[Change, Verdict], None],
+    ) -> None:
+        self._apply = apply
+        self._clock = clock
+        self._on_verdict = on_verdict
+        self._waiting: deque[Change] = deque()
+        self._bell = Bell()
+        self._under_way = 0
+        self.give_up = float("inf")  # lowered when the worker must leave
+
+    @property
+    def pending(self) -> int:
+        """How many changes are not yet known to be stored."""
+        return len(self._waiting) + self._under_way
+
+    def put(self, change: Change) -> None:
+        """Store this soon; in the worker's loop, never blocks."""
+        if not self._waiting:
+            self._bell.ring()
+        self._waiting.append(change)
+
+    async def run(self) -> None:
+        """Store what comes, until cancelled."""
+        while True:
+            await self._bell.wait()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._under_way = len(batch)
+                try:
+                    await self._settle(batch)
+                finally:
+                    self._under_way = 0
+
+    async def _settle(self, batch: list[Change]) -> None:
+        try:
+            verdicts = await persist(lambda: self._apply(batch), self._clock, self.give_up)
+        except BackendUnavailable:
+            log.error("%d outcomes could not be stored; their tasks run again when their leases lapse", len(batch))  # noqa: TRY400
+            return
+        except Exception:
+            log.exception("%d outcomes were refused by the store; their tasks run again when their leases lapse", len(batch))
+            return
+        for change, verdict in zip(batch, verdicts, strict=True):
+            self._on_verdict(change, verdict)

@@ -1,0 +1,50 @@
+"""What others left behind: lapsed leases, expired tasks, rows past their keep."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ..model.errors import BackendUnavailable, Undecodable
+from ..model.row import BATCH, RUNNING, Change, Row
+from ..rules import changes
+
+if TYPE_CHECKING:
+    from .queue import DeadLetterQueue
+
+log = logging.getLogger("deadletter.sweeper")
+
+_LONGEST_PAUSE = 1.0
+
+
+async def sweep(queue: DeadLetterQueue, limit: int = BATCH) -> int:
+    """One bounded step; the number of rows that it dealt with."""
+    rows = await queue.backend.sweep(queue.name, limit)
+    batch = [change_for(queue, row) for row in rows[:BATCH]]
+    if batch:
+        await queue.apply(batch)
+    return len(batch)
+
+
+def change_for(queue: DeadLetterQueue, row: Row) -> Change:
+    """What becomes of a row whose lease or time ran out."""
+    op = queue.chance.name()
+    if row.state != RUNNING:
+        return changes.expire(row, op)
+    try:
+        on_uncertain = queue.options.uncertain(queue.decode(row))
+    except Undecodable:
+        on_uncertain = queue.options.on_uncertain
+    return changes.lapse(row, op, on_uncertain=on_uncertain, max_lease_losses=queue.options.max_lease_losses)
+
+
+async def sweep_until_cancelled(queue: DeadLetterQueue) -> None:
+    """Sweep on a timer of its own, busy or idle: work comes back within its lease and a second."""
+    pause = min(_LONGEST_PAUSE, queue.options.lease_ms / 2000)
+    while True:
+        try:
+            while await sweep(queue) == BATCH:
+                pass
+        except BackendUnavailable as error:
+            log.warning("cannot sweep: %s", error)
+        await queue.clock.sleep(pause)

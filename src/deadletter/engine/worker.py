@@ -1,0 +1,359 @@
+"""A worker: feeds due tasks to processors, sweeps what others left, and leaves nothing behind.
+
+In one event loop run the feeder (claims), the attempts, the settler (outcomes), the sweeper and the listener; the queue's
+keeper extends the leases from its own thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..model.errors import BackendUnavailable, DeadLetterError, InvalidTask, Undecodable
+from ..model.outcome import Failed, Released
+from ..model.row import BATCH, Change, Claim, Claimed, Row, Verdict
+from ..model.task import Duration, seconds
+from ..rules import changes
+from ..runtime.crew import Crew, open_crew
+from ..runtime.loops import Bell, loop_caller
+from .attempt import Attempt, begin, call, decide
+from .presence import Presence
+from .settler import Settler
+from .sweeper import sweep_until_cancelled
+
+if TYPE_CHECKING:
+    from .queue import DeadLetterQueue
+    from .registry import Registration
+
+log = logging.getLogger("deadletter.worker")
+
+_LOW_FIRST = 10  # each 10th claim looks at low first, so that it is never starved
+_SAFETY_POLL = 5.0  # seconds: what a lost hint costs at most
+_ORDER, _REVERSED = (0, 1, 2), (2, 1, 0)
+
+
+class Worker:
+    """Runs registered processors on due tasks; made by ``DeadLetterQueue.worker``.
+
+    Attributes:
+        name: unique; stands on every lease and failure.
+        concurrency: the most attempts at a time, async and in threads together.
+    """
+
+    def __init__(
+        self,
+        queue: DeadLetterQueue,
+        *,
+        concurrency: int = 32,
+        types: Sequence[str] | None = None,
+        batch: int = BATCH,
+        shutdown_grace: Duration = 25,
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise InvalidTask("concurrency", f"{concurrency!r} is no number of attempts; give 1 or more")
+        if not isinstance(batch, int) or not 1 <= batch <= BATCH:
+            raise InvalidTask("batch", f"{batch!r} is no batch; give 1 to {BATCH}")
+        if isinstance(types, str):
+            raise InvalidTask("types", f"{types!r} is one name; give a list of names or globs")
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{queue.chance.name()[:6]}"
+        self.concurrency = concurrency
+        self._queue = queue
+        self._globs = list(types) if types is not None else None
+        self._batch = batch
+        self._grace = seconds("shutdown_grace", shutdown_grace)
+        self._attempts: dict[str, Attempt] = {}
+        self._claims = 0
+        self._stopping = False
+        self._until_idle = False
+        self._bell: Bell | None = None
+        self._wake_feeder: Callable[[], None] = lambda: None
+        self._call: Callable[..., object] = lambda: None
+
+    @property
+    def types(self) -> list[str]:
+        """The types that it takes."""
+        return self._queue.registry.types(self._globs)
+
+    @property
+    def running(self) -> int:
+        """How many attempts run right now."""
+        return len(self._attempts)
+
+    def stop(self) -> None:
+        """Begin to drain: no new claims; ``run`` returns when what runs has ended, or its grace is over. From any thread."""
+        self._stopping = True
+        if self._bell is not None:
+            self._bell.ring()
+
+    async def run(self) -> None:
+        """Work until cancelled or stopped; then drain for ``shutdown_grace`` and release what is left."""
+        await self._work(until_idle=False)
+
+    async def run_until_idle(self) -> None:
+        """Work until nothing that is known here is due and nothing runs: for tests and cron."""
+        await self._work(until_idle=True)
+
+    async def _work(self, *, until_idle: bool) -> None:
+        if self._bell is not None:
+            raise DeadLetterError(f"worker {self.name} runs already; make another one")
+        await self._queue.open()
+        self._stopping, self._until_idle = False, until_idle
+        self._bell = bell = Bell()
+        self._wake_feeder = bell.ring
+        self._call = loop_caller()
+        over = anyio.Event()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._live, over)
+                try:
+                    await over.wait()
+                finally:
+                    self.stop()
+        finally:
+            self._bell = None
+
+    async def _live(self, over: anyio.Event) -> None:
+        # Shielded: being cancelled means to drain, and a drain that is cancelled midway would lose outcomes.
+        with anyio.CancelScope(shield=True):
+            settler = Settler(self._queue.apply, self._queue.clock, self._verdict)
+            limiter = anyio.CapacityLimiter(self.concurrency)
+            async with open_crew() as crew, anyio.create_task_group() as group:
+                group.start_soon(settler.run)
+                if not self._until_idle:
+                    group.start_soon(Presence(self._queue, self).keep)
+                    group.start_soon(sweep_until_cancelled, self._queue)
+                group.start_soon(self._listen)
+                if self._queue.threads.inline:
+                    group.start_soon(self._queue.keeper.serve)
+                feeder = _Feeder(self, self._queue, crew, settler, limiter)
+                try:
+                    await feeder.feed()
+                finally:
+                    await self._drain(settler)
+                    group.cancel_scope.cancel()
+        over.set()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._queue.backend.listen(self._queue.name) as signals:
+                    async for _ in signals:
+                        self._wake_feeder()
+            except BackendUnavailable as error:
+                log.warning("no wake-ups until the store is back: %s", error)
+            await self._queue.clock.sleep(1)
+
+    async def _drain(self, settler: Settler) -> None:
+        with anyio.move_on_after(self._grace):
+            await self._quiet(settler)
+        for attempt in list(self._attempts.values()):
+            attempt.stop("shutdown")
+        settler.give_up = 5.0
+        with anyio.move_on_after(10):
+            await self._quiet(settler)
+
+    async def _quiet(self, settler: Settler) -> None:
+        while self._attempts or settler.pending:
+            if self._bell is None:
+                return
+            await self._bell.wait()
+
+    def _verdict(self, change: Change, verdict: Verdict) -> None:
+        if verdict in (Verdict.STALE, Verdict.MISSING):
+            log.warning("the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice", change.id, verdict)
+        if self._stopping or self._until_idle:
+            self._wake_feeder()
+
+    def enter(self, attempt: Attempt, crew: Crew, settler: Settler) -> None:
+        """Start an attempt in a task of its own."""
+        token = attempt.row.token or ""
+        self._attempts[token] = attempt
+        attempt.cancel = crew.start(self._attempt, attempt, settler)
+        self._queue.keeper.add(attempt, self._call)
+
+    async def _attempt(self, attempt: Attempt, settler: Settler) -> None:
+        token = attempt.row.token or ""
+        try:
+            outcome = await call(attempt, scoped=False)
+            attempt.cancel = None
+            self._queue.keeper.remove(attempt)
+            if attempt.stopped == "lost" and isinstance(outcome, Released) and not attempt.in_thread:
+                return
+            settler.put(decide(attempt, outcome))
+            if isinstance(outcome, Failed) and attempt.in_thread:
+                await self._outlive(attempt)
+        except Exception:
+            log.exception("attempt %d of %s could not be judged; it runs again when its lease lapses", attempt.number, token)
+        finally:
+            self._queue.keeper.remove(attempt)
+            self._attempts.pop(token, None)
+            self._wake_feeder()
+
+    async def _outlive(self, attempt: Attempt) -> None:
+        """A thread that cannot be stopped keeps its slot."""
+        bell = Bell()
+        attempt.cancel = bell.ring  # at shutdown nobody waits for it
+        attempt.when_thread_ends(bell.ring)
+        await bell.wait()
+
+
+class _Feeder:
+    """Claims what there is room for, and sleeps until something is due."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        queue: DeadLetterQueue,
+        crew: Crew,
+        settler: Settler,
+        limiter: anyio.CapacityLimiter,
+    ) -> None:
+        self._worker = worker
+        self._queue = queue
+        self._crew = crew
+        self._settler = settler
+        self._limiter = limiter
+        self._claims = 0
+
+    async def feed(self) -> None:
+        worker = self._worker
+        wait = 0.05
+        while not worker._stopping:  # noqa: SLF001 - one worker in two halves
+            room = worker.concurrency - worker.running
+            if room <= 0:
+                await self._sleep(None)
+                continue
+            sent = self._queue.clock.monotonic()
+            try:
+                claimed = await self._claim(min(room, worker._batch))  # noqa: SLF001
+            except BackendUnavailable as error:
+                log.warning("cannot claim: %s", error)
+                await self._sleep(wait)
+                wait = min(wait * 2, 5.0)
+                continue
+            wait = 0.05
+            for row in claimed.rows:
+                self._start(row, sent, claimed.now_ms)
+            if claimed.suspects:
+                await self._run_suspect()
+            elif not claimed.rows and await self._rest(claimed):
+                return
+
+    async def _rest(self, claimed: Claimed) -> bool:
+        """Sleep until something may be due; True where the worker only runs until it is idle, and it is."""
+        worker = self._worker
+        due_in = None if claimed.next_due_ms is None else (claimed.next_due_ms - claimed.now_ms) / 1000
+        if due_in is not None and due_in <= 0:
+            await self._queue.sweep()  # what is due and cannot be claimed has expired
+            due_in = 0.001
+        if worker._until_idle:  # noqa: SLF001
+            if worker.running or self._settler.pending:
+                await self._sleep(None)
+                return False
+            return due_in is None or due_in > 0.001  # noqa: PLR2004
+        await self._sleep(_SAFETY_POLL if due_in is None else min(due_in, _SAFETY_POLL))
+        return False
+
+    async def _sleep(self, seconds: float | None) -> None:
+        bell = self._worker._bell  # noqa: SLF001
+        if bell is None:
+            return
+        if seconds is None:
+            await bell.wait()
+            return
+        await self._queue.wait_for(bell, seconds)
+
+    async def _claim(self, limit: int) -> Claimed:
+        self._claims += 1
+        order = _REVERSED if self._claims % _LOW_FIRST == 0 else _ORDER
+        free: list[str] = []
+        rows: list[Row] = []
+        answers: list[Claimed] = []
+        for type_, room in self._rooms():
+            if room is None:
+                free.append(type_)
+            elif room > 0 and limit > len(rows):
+                answers.append(await self._ask([type_], min(room, limit - len(rows)), order))
+                rows += answers[-1].rows
+        if free and limit > len(rows):
+            answers.append(await self._ask(free, limit - len(rows), order))
+            rows += answers[-1].rows
+        due = [answer.next_due_ms for answer in answers if answer.next_due_ms is not None]
+        return Claimed(
+            rows=rows,
+            now_ms=answers[-1].now_ms if answers else 0,
+            next_due_ms=min(due) if due else None,
+            suspects=any(answer.suspects for answer in answers),
+        )
+
+    def _rooms(self) -> list[tuple[str, int | None]]:
+        """Each type, and how many more of it may run (None: no limit of its own)."""
+        registry = self._queue.registry
+        rooms: list[tuple[str, int | None]] = []
+        for type_ in self._worker.types:
+            registration = registry.get(type_)
+            if registration is None or registration.concurrency is None:
+                rooms.append((type_, None))
+                continue
+            running = sum(attempt.row.type == type_ for attempt in self._worker._attempts.values())  # noqa: SLF001
+            rooms.append((type_, registration.concurrency - running))
+        return rooms
+
+    async def _ask(self, types: list[str], limit: int, order: tuple[int, ...], *, alone: bool = False) -> Claimed:
+        options = self._queue.options
+        return await self._queue.backend.claim(
+            self._queue.name,
+            Claim(
+                op=self._queue.chance.name(),
+                limit=limit,
+                types=types,
+                order=order,
+                lease_ms=options.lease_ms,
+                owner=self._worker.name,
+                max_losses=max(1, options.max_lease_losses - 1),
+                alone=alone,
+                keep_ms=options.keep_letters_ms,
+            ),
+        )
+
+    async def _run_suspect(self) -> None:
+        """Run one row whose workers vanished too often, with nobody beside it."""
+        while self._worker.running or self._settler.pending:
+            await self._sleep(None)
+            if self._worker._stopping:  # noqa: SLF001
+                return
+        types = [type_ for type_, room in self._rooms() if room is None or room > 0]
+        sent = self._queue.clock.monotonic()
+        claimed = await self._ask(types, 1, _ORDER, alone=True)
+        for row in claimed.rows:
+            log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
+            self._start(row, sent, claimed.now_ms)
+        while self._worker.running and not self._worker._stopping:  # noqa: SLF001
+            await self._sleep(None)
+
+    def _start(self, row: Row, sent: float, now_ms: int) -> None:
+        registration = self._queue.registry.get(row.type)
+        if registration is None:  # unregistered meanwhile: not ours any more
+            self._settler.put(changes.release(row, f"{row.token}.s"))
+            return
+        try:
+            attempt = begin(self._queue, row, registration, worker=self._worker.name, sent=sent, now_ms=now_ms)
+        except Undecodable as error:
+            log.error("%s cannot be read and is kept as a dead letter: %s", row.id, error)  # noqa: TRY400
+            self._settler.put(changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms))
+            return
+        attempt.limiter = self._limiter
+        self._observe(registration, row)
+        self._worker.enter(attempt, self._crew, self._settler)
+
+    def _observe(self, registration: Registration, row: Row) -> None:
+        if row.attempts == 0:
+            (registration.retry or self._queue.options.policy).observe(self._queue.clock.monotonic())
+
+

@@ -1,0 +1,93 @@
+"""Where tasks are kept: eleven methods, each one atomic step."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
+from ..model.row import (
+    BATCH,
+    Change,
+    Claim,
+    Claimed,
+    Counts,
+    EventRow,
+    Hint,
+    Insertion,
+    Inspection,
+    NewRow,
+    Row,
+    Scan,
+    Slice,
+    Verdict,
+)
+
+Signals: TypeAlias = AsyncIterator["Hint | EventRow"]
+
+
+class Backend(abc.ABC):
+    """A store of rows.
+
+    Every step is atomic, touches at most 100 items, is fenced, and is safe to repeat after a reply that never came. It may be
+    called from any event loop in any thread, and keeps what it needs per loop. It raises BackendUnavailable where the store
+    cannot be reached; an error means that nothing of the step happened, or that repeating the step is safe.
+
+    The store's clock is read once per step. ``deadletter.testing.BackendConformance`` proves an implementation.
+    """
+
+    scan_limit: int = BATCH  # the most rows that one scan may ask for; raise it where reads block no writer
+
+    @property
+    @abc.abstractmethod
+    def url(self) -> str:
+        """Where it is, without a password: for messages."""
+
+    @abc.abstractmethod
+    async def open(self) -> None:
+        """Connect and prepare (migrations included). Called before the first step; safe to repeat and to race."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Close what ``open`` opened; never a client that was given. Safe to repeat."""
+
+    @abc.abstractmethod
+    async def inspect(self) -> Inspection:
+        """Version, clock, durability tier, and what an operator should know."""
+
+    @abc.abstractmethod
+    async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
+        """Store new rows, all or nothing: where any verdict is a conflict, no row of the call is stored."""
+
+    @abc.abstractmethod
+    async def claim(self, queue: str, claim: Claim) -> Claimed:
+        """Lease due rows: PENDING → RUNNING, each with a token of its own."""
+
+    @abc.abstractmethod
+    async def apply(self, queue: str, changes: Sequence[Change]) -> list[Verdict]:
+        """Apply changes in order, each on its own: row, indexes, key, history, tally, counters and event together."""
+
+    @abc.abstractmethod
+    async def sweep(self, queue: str, limit: int) -> list[Row]:
+        """Forget ended rows past their keep (and count them); answer rows whose lease lapsed or that expired, with body."""
+
+    @abc.abstractmethod
+    async def load(self, queue: str, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
+        """The rows with these ids (≤ 100), in order; tombstones too. ``history``: how many failures to bring."""
+
+    @abc.abstractmethod
+    async def scan(self, queue: str, scan: Scan) -> Slice:
+        """One page of rows in one state."""
+
+    @abc.abstractmethod
+    async def counts(self, queue: str) -> Counts:
+        """The tally and the lifetime counters."""
+
+    @abc.abstractmethod
+    def listen(self, queue: str, after: int | None = None) -> AbstractAsyncContextManager[Signals]:
+        """What happens, as it happens.
+
+        Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now on).
+        Hints may be lost. Events are kept in bounded number: where some are gone, the next one's ``seq`` jumps.
+        """

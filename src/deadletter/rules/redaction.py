@@ -1,0 +1,260 @@
+"""Hidden payload values: what a view shows in their place, and how an edit gives them back.
+
+A path names keys from the top (``customer.card.number``); ``*`` stands for any levels in between, none included, so
+that ``*.password`` hides a ``password`` at every depth; a trailing ``*`` hides all that lies below. Lists are no level
+of their own: ``items.card`` (or ``items[*].card``) hides it in each element. Case and ``-`` or ``_`` in names make no
+difference.
+
+Every walk is a loop over a stack: a payload's depth is the caller's.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from ..model.errors import InvalidTask
+from ..model.record import Failure, TaskRecord
+
+DEFAULT_PATHS = ("*.password", "*.passwd", "*.secret", "*.token", "*.api_key", "*.authorization", "*.cookie")
+MASK = "[redacted]"
+
+_SHORTEST = 4  # characters; shorter values would mask half of every text
+_PIECE = 16  # a longer value is masked in pieces, too: a message may hold only a part of it
+_INDEX = re.compile(r"\[(?:\*|\d+)?\]")
+
+_Tail: TypeAlias = tuple[str, ...]  # what is left of a path
+_Step: TypeAlias = Callable[["_Node", "str | int", Any], tuple[bool, Any]]
+
+
+def hidden_place() -> dict[str, bool]:
+    """What stands in a view where a value is hidden."""
+    return {"$redacted": True}
+
+
+def is_hidden_place(value: object) -> bool:
+    """Whether a value stands for a hidden one."""
+    return isinstance(value, Mapping) and len(value) == 1 and value.get("$redacted") is True
+
+
+class Redactor:
+    """Hides what lies at some paths. Immutable; ``redactor()`` keeps one per tuple of paths.
+
+    Raises InvalidTask for a path that is no path.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.paths = tuple(paths)
+        self._start = _closure(_parse(path) for path in self.paths)
+
+    def payload(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replace hidden values by ``{"$redacted": true}``: the payload itself where nothing is hidden, else a copy."""
+        return self._hide(payload, [])
+
+    def hidden_values(self, payload: Mapping[str, Any]) -> list[str]:
+        """List the texts of hidden values, in every form that an error message may hold them in, longest first."""
+        found: list[Any] = []
+        self._hide(payload, found)
+        return _forms(found)
+
+    def text(self, text: str, values: Sequence[str]) -> str:
+        """Mask ``hidden_values`` in a text."""
+        for value in values:
+            if value in text:
+                text = text.replace(value, "\0")  # stored text holds no NUL, so that no value is found in a mask
+        return text.replace("\0", MASK)
+
+    def record(self, record: TaskRecord) -> TaskRecord:
+        """Hide values in a record's payload, and wherever else in it they are repeated."""
+        task = record.task
+        found: list[Any] = []
+        payload = self._hide(task.payload, found)
+        if payload is task.payload:
+            return record
+        values = _forms(found)
+        key, origin = task.idempotency_key, task.origin
+        hidden = attrs.evolve(
+            task,
+            payload=payload,
+            idempotency_key=key and self.text(key, values)[:1000],
+            metadata={name: self.text(text, values) for name, text in task.metadata.items()},
+            # The raw message holds the same payload in a form that nobody here can read.
+            origin=origin and attrs.evolve(origin, raw=None),
+        )
+        history = [self._failure(failure, values) for failure in record.history]
+        return attrs.evolve(record, task=hidden, history=history)
+
+    def _failure(self, failure: Failure, values: Sequence[str]) -> Failure:
+        message, traceback = self.text(failure.message, values), self.text(failure.traceback, values)
+        return attrs.evolve(failure, message=message, traceback=traceback)
+
+    def _hide(self, payload: Mapping[str, Any], found: list[Any]) -> Mapping[str, Any]:
+        if not self._start:
+            return payload
+
+        def step(node: _Node, key: str | int, child: Any) -> tuple[bool, Any]:
+            hidden, tails = _advance(node.state, key)
+            if hidden and not is_hidden_place(child):
+                found.append(child)
+                return True, hidden_place()
+            return False, tails
+
+        return _rewrite(payload, self._start, step)
+
+
+@functools.lru_cache(maxsize=256)
+def redactor(paths: tuple[str, ...]) -> Redactor:
+    """The Redactor of these paths."""
+    return Redactor(paths)
+
+
+def merge_edit(stored: Mapping[str, Any], edited: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give an edited payload its hidden values back, each from the same place of the stored one.
+
+    Both are checked JSON. Raises InvalidTask where the stored payload has nothing at such a place.
+    """
+
+    def step(node: _Node, key: str | int, child: Any) -> tuple[bool, Any]:
+        known = _child(node.state, key)
+        if is_hidden_place(child):
+            if known is _NOTHING:
+                raise InvalidTask("payload", f"{node.path(key)} keeps a hidden value, but none is stored there")
+            return True, known
+        return False, known
+
+    if is_hidden_place(edited):
+        raise InvalidTask("payload", "it is itself the place of a hidden value; give a JSON object")
+    return _rewrite(edited, stored, step)
+
+
+def refuse_redacted(payload: Mapping[str, Any]) -> None:
+    """Raise InvalidTask where a checked JSON payload holds the place of a hidden value: it came from a view."""
+
+    def step(node: _Node, key: str | int, child: Any) -> tuple[bool, Any]:
+        if is_hidden_place(child):
+            raise InvalidTask(
+                "payload", f"{node.path(key)} is the place of a hidden value, not the value; give the real one"
+            )
+        return False, None
+
+    if is_hidden_place(payload):
+        raise InvalidTask("payload", "it is the place of a hidden value, not the value; give the real one")
+    _rewrite(payload, None, step)
+
+
+class _Node:
+    """A container on the walk; copied once something in it changes."""
+
+    __slots__ = ("copy", "key", "parent", "state", "value")
+
+    def __init__(self, value: Any, state: Any, parent: _Node | None, key: str | int) -> None:
+        self.value, self.state, self.parent, self.key = value, state, parent, key
+        self.copy: Any = None
+
+    def path(self, key: str | int) -> str:
+        keys, node = [str(key)], self
+        while node.parent is not None:
+            keys.append(str(node.key))
+            node = node.parent
+        text = ".".join(reversed(keys))
+        return text if len(text) <= 200 else text[:197] + "..."
+
+    def put(self, key: str | int, value: Any) -> None:
+        node: _Node | None = self
+        while node is not None:
+            known = node.copy is not None
+            if not known:
+                copy: Any = dict(node.value) if isinstance(node.value, Mapping) else list(node.value)
+                node.copy = copy
+            node.copy[key] = value
+            if known:
+                return
+            key, value, node = node.key, node.copy, node.parent
+
+
+def _rewrite(payload: Mapping[str, Any], state: Any, step: _Step) -> Mapping[str, Any]:
+    """Walk a payload; ``step`` answers (True, what to put there) or (False, the state for what lies below)."""
+    top = _Node(payload, state, None, "")
+    waiting = [top]
+    while waiting:
+        node = waiting.pop()
+        for key, child in _items(node.value):
+            replaced, answer = step(node, key, child)
+            if replaced:
+                node.put(key, answer)
+            elif isinstance(child, Mapping | list | tuple):
+                waiting.append(_Node(child, answer, node, key))
+    return payload if top.copy is None else top.copy
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
+
+
+_NOTHING = object()
+
+
+def _child(value: Any, key: str | int) -> Any:
+    if isinstance(key, str):
+        return value.get(key, _NOTHING) if isinstance(value, Mapping) else _NOTHING
+    return value[key] if isinstance(value, list | tuple) and key < len(value) else _NOTHING
+
+
+def _parse(path: object) -> _Tail:
+    if not isinstance(path, str) or not 1 <= len(path) <= 200 or not path.isprintable():
+        raise InvalidTask("redact", "each path is 1-200 printable characters, such as card_number or *.email")
+    parts = tuple(_fold(part) for part in _INDEX.sub("", path).split("."))
+    if "" in parts:
+        raise InvalidTask("redact", f"{path!r} has an empty name in it; write names joined by single dots")
+    return parts
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("-", "_")
+
+
+def _closure(tails: Iterable[_Tail]) -> frozenset[_Tail]:
+    """With each ``*`` that something follows also the path without it: it may stand for no level."""
+    found = set(tails)
+    for tail in tuple(found):
+        stars = next((at for at, name in enumerate(tail) if name != "*"), len(tail) - 1)
+        found |= {tail[at:] for at in range(1, stars + 1)}
+    return frozenset(found)
+
+
+def _advance(tails: frozenset[_Tail], key: str | int) -> tuple[bool, frozenset[_Tail]]:
+    """One level down: whether the value is hidden, and what is left of the paths for what lies below."""
+    name = _fold(str(key))
+    after = {tail for tail in tails if tail[0] == "*"} | _closure(t[1:] for t in tails if t[0] == name and len(t) > 1)
+    if isinstance(key, int):
+        return (("*",) in tails or (name,) in tails), frozenset(after | tails)
+    return (("*",) in tails or (name,) in tails), frozenset(after)
+
+
+def _forms(hidden: Sequence[Any]) -> list[str]:
+    forms: set[str] = set()
+    for scalar in _scalars(hidden):
+        text = scalar if isinstance(scalar, str) else json.dumps(scalar)
+        if len(text) < _SHORTEST:
+            continue
+        forms |= {text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+        if len(text) > 2 * _PIECE:
+            forms |= {text[at : at + _PIECE] for at in range(0, len(text) - _PIECE + 1, _PIECE)}
+    return sorted(forms, key=lambda form: (-len(form), form))
+
+
+def _scalars(hidden: Sequence[Any]) -> Iterator[Any]:
+    waiting = list(hidden)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif value is not None and not isinstance(value, bool):
+            yield value

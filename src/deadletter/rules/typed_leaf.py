@@ -1,0 +1,174 @@
+"""Values without parts: numbers, text, enums, literals, and what ``typed_text`` writes as text.
+
+A writer never raises on a misfit. It leaves a ``Misfit`` in the document, which no reader accepts, so that one reader,
+which knows paths, reports what is wrong in both directions.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args, get_origin
+
+import attrs
+
+from ..model.errors import UnserializablePayload
+from .strict_json import LARGEST, SMALLEST, check_json, short
+from .typed_text import FORMS
+
+Hook: TypeAlias = Callable[[Any], Any]
+Hooks: TypeAlias = "tuple[Hook, Hook]"  # writer, reader
+
+_FLOATS = ("inf", "-inf", "nan")
+_BIG = re.compile(r"-?[1-9]\d{18,4299}")  # an integer that JSON numbers do not hold
+
+
+@attrs.frozen
+class Misfit:
+    """A value that is not of the type that was annotated, in its place."""
+
+    problem: str
+
+
+class Mismatch(ValueError):
+    """What is wrong with a value."""
+
+
+def expected(annotation: Any, value: object) -> str:
+    found = "null" if value is None else f"a {type(value).__name__}"
+    return f"is {found} where {name(annotation)} is annotated"
+
+
+def refuse(annotation: Any, raw: object) -> Mismatch:
+    return Mismatch(raw.problem if isinstance(raw, Misfit) else expected(annotation, raw))
+
+
+def write_any(value: object) -> Any:
+    try:
+        check_json(value, "")
+    except UnserializablePayload as error:
+        where = f" (at {error.field})" if error.field else ""
+        return Misfit(f"{error.problem}, or annotate its type{where}")
+    return value
+
+
+def read_any(raw: Any) -> Any:
+    if isinstance(raw, Misfit):
+        raise Mismatch(raw.problem)
+    return raw
+
+
+def _write_number(kind: Any, value: Any) -> Any:
+    if kind is float and type(value) is int:
+        return value  # as PEP 484 has it; and it comes back as the integer it was
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return Misfit(expected(kind, value))
+    value = kind(value)
+    exact = SMALLEST <= value <= LARGEST if kind is int else str(value) not in _FLOATS
+    return value if exact else str(value)
+
+
+def _read_int(raw: Any) -> int:
+    if type(raw) is str and _BIG.fullmatch(raw) and not SMALLEST <= int(raw) <= LARGEST:
+        return int(raw)
+    if type(raw) is not int:
+        raise refuse(int, raw)
+    return raw
+
+
+def _read_float(raw: Any) -> float:
+    if type(raw) is str and raw in _FLOATS:
+        return float(raw)
+    if type(raw) is not float and type(raw) is not int:
+        raise refuse(float, raw)
+    return raw
+
+
+def _write_plain(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        return Misfit(expected(kind, value))
+    return str.__str__(value) if kind is str else value
+
+
+def _read_plain(kind: type, raw: Any) -> Any:
+    if type(raw) is not kind:
+        raise refuse(kind, raw)
+    return raw
+
+
+def _write_text(kind: type, value: Any) -> Any:
+    form = FORMS[kind]
+    if not isinstance(value, kind):
+        return Misfit(expected(kind, value))
+    try:
+        text = form.write(value)
+        again = form.read(text)
+        same = again == value or value != value  # noqa: PLR0124 - NaN is never equal
+    except Exception as error:  # a datetime given for a date, a zone without a name
+        return Misfit(f"this {type(value).__name__} does not come back as {name(kind)}: {error}")
+    return text if same else Misfit(f"this {type(value).__name__} does not come back as it was")
+
+
+def _read_text(kind: type, raw: Any) -> Any:
+    if type(raw) is not str:
+        raise refuse(kind, raw)
+    try:
+        return FORMS[kind].read(raw)
+    except Exception as error:  # ValueError, ArithmeticError, KeyError: each type has its own
+        raise Mismatch(f"{short(raw)} is no {name(kind)}") from error
+
+
+def leaf(kind: Any) -> Hooks | None:
+    """Writer and reader of a type without parts."""
+    if kind is None or kind is type(None):
+        return functools.partial(_write_plain, type(None)), functools.partial(_read_plain, type(None))
+    if kind is int or kind is float:
+        return functools.partial(_write_number, kind), _read_int if kind is int else _read_float
+    if kind is str or kind is bool:
+        return functools.partial(_write_plain, kind), functools.partial(_read_plain, kind)
+    if isinstance(kind, type) and kind in FORMS:
+        return functools.partial(_write_text, kind), functools.partial(_read_text, kind)
+    if isinstance(kind, enum.EnumMeta):
+        return _choice(kind, [(_enum_form(member), member) for member in kind.__members__.values()])
+    if get_origin(kind) is Literal:
+        return _choice(kind, [(_literal_form(member), member) for member in get_args(kind)])
+    return None
+
+
+def _enum_form(member: enum.Enum) -> Any:
+    return member.value if type(member.value) in (str, int, float, bool) else member.name
+
+
+def _literal_form(member: Any) -> Any:
+    if isinstance(member, enum.Enum):
+        return _enum_form(member)
+    return _write_text(bytes, member) if type(member) is bytes else member
+
+
+def _choice(kind: Any, members: list[tuple[Any, Any]]) -> Hooks:
+    def write(value: Any) -> Any:
+        for form, member in members:
+            if type(member) is type(value) and member == value:
+                return form
+        flag = isinstance(value, enum.Flag) and type(value) is kind
+        return value.value if flag else Misfit(expected(kind, value))
+
+    def read(raw: Any) -> Any:
+        for form, member in members:
+            if type(form) is type(raw) and form == raw:
+                return member
+        if isinstance(kind, type) and issubclass(kind, enum.Flag) and type(raw) is int:
+            return kind(raw)
+        problem = f"{short(raw)} is not one of {', '.join(short(form) for form, _ in members)}"
+        raise refuse(kind, raw) if isinstance(raw, Misfit) else Mismatch(problem)
+
+    return write, read
+
+
+def name(annotation: Any) -> str:
+    """A type as users write it."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return "None" if annotation is type(None) else annotation.__qualname__.rpartition("<locals>.")[2]
+    return str(annotation).replace("typing.", "")

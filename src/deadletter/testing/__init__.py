@@ -1,0 +1,46 @@
+"""For tests of what is built on deadletter, and of what is put below it.
+
+``VirtualClock`` skips the waiting. A backend of your own is proved by two classes; build it on ``deadletter.rules.machine``,
+which decides what may happen to a row, and on ``deadletter.model.row``, which says what a row is::
+
+    class TestMine(BackendConformance):
+        @pytest.fixture
+        def make_backend(self, tmp_path):
+            return lambda clock: MyBackend(tmp_path / "store", clock=clock)
+
+    TestMyMachine = backend_state_machine(lambda clock: MyBackend(":memory:", clock=clock)).TestCase
+
+The first wants pytest, the second Hypothesis (``pip install "deadletter-sdk[test]"``); each is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .virtual_clock import VirtualClock
+
+if TYPE_CHECKING:
+    from .conformance import BackendConformance
+    from .model import BackendStateMachine, backend_state_machine
+
+_LAZY = {
+    "BackendConformance": ".conformance",
+    "BackendStateMachine": ".model",
+    "backend_state_machine": ".model",
+}
+
+__all__ = ["BackendConformance", "BackendStateMachine", "VirtualClock", "backend_state_machine"]
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(module, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
