@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import copy
 import heapq
 import threading
 from collections import OrderedDict, deque
@@ -159,7 +158,7 @@ class MemoryBackend(Backend):
         return answer
 
     @asynccontextmanager
-    async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:  # type: ignore[override]
+    async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:
         """See Backend.listen."""
         bell = Bell()
         with self._step(queue) as q:
@@ -208,8 +207,9 @@ class _Step:
 
 
 def _copy(row: Row, history: int = 1, *, body: bool = True) -> Row:
-    twin = copy.copy(row)
-    twin.history = row.history[len(row.history) - history :] if history < len(row.history) else list(row.history)
+    twin = row.twin()
+    if history < len(twin.history):
+        del twin.history[: len(twin.history) - history]
     if not body:
         twin.body = None
     return twin
@@ -424,7 +424,7 @@ class _Queue:
                     aged[row.type] = aged.get(row.type, 0) + 1
                 self.drop(row)
         for type_, n in aged.items():
-            journal.tell("purged", now_ms, type_=type_, n=n, why="past its keep")
+            journal.tell("purged", now_ms, {"why": "past its keep"}, type_=type_, n=n)
         self.record(journal)
         found = self._lapsed(self.leases, RUNNING, limit, now_ms)
         return found + self._lapsed(self.expiries, PENDING, limit - len(found), now_ms)

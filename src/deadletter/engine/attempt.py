@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -270,7 +271,7 @@ def _delay(attempt: Attempt, outcome: Failed, elapsed: float) -> float | None:
         return outcome.retry_after
     row, queue = attempt.row, attempt.queue
     try:
-        return attempt.policy.delay(
+        delay = attempt.policy.delay(
             FailedAttempt(
                 number=attempt.number,
                 error=outcome.error,
@@ -279,8 +280,12 @@ def _delay(attempt: Attempt, outcome: Failed, elapsed: float) -> float | None:
                 age=max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed),
                 random=queue.chance.random,
                 now=queue.clock.monotonic(),
+                max_retries=queue.options.asked(attempt.task, attempt.registration.max_retries),
             )
         )
+        if delay is not None and not 0 <= delay < math.inf:
+            raise ValueError(f"its delay was {delay!r}")  # noqa: TRY301 - the same answer as to any other fault of a policy
     except Exception:
         log.exception("retry policy %r failed; %s is tried again in %g s", attempt.policy, row.id, _FALLBACK_DELAY)
         return _FALLBACK_DELAY
+    return delay

@@ -14,7 +14,7 @@ from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
 from ..model.row import Row
 from ..model.task import Duration, Task, seconds
-from ..retry import as_policy
+from ..retry import as_policy, retries_allowed
 from ..rules.redaction import DEFAULT_PATHS
 
 RetryLike: TypeAlias = "RetryPolicy | Sequence[timedelta | float]"
@@ -72,12 +72,15 @@ class Options:
         """What happens to a task whose worker vanished."""
         return task.on_uncertain or self.on_uncertain
 
+    def asked(self, task: Task, max_retries: int | None) -> int | None:
+        """How many retries somebody asked for: the task, its processor (``max_retries``) or the queue; None where nobody did."""
+        if task.max_retries is not None:
+            return task.max_retries
+        return max_retries if max_retries is not None else self.max_retries
+
     def retries(self, task: Task, max_retries: int | None, policy: RetryPolicy) -> float:
-        """How many retries a task gets: its own number, its processor's, the queue's, the policy's end, 10."""
-        for count in (task.max_retries, max_retries, self.max_retries, policy.retries):
-            if count is not None:
-                return count
-        return 10
+        """How many retries a task gets: what was asked for, else the policy's own end, else 10."""
+        return retries_allowed(policy, self.asked(task, max_retries))
 
 
 def stored_paths(row: Row) -> tuple[str, ...]:

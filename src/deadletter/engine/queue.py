@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 import attrs
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("deadletter.queue")
 
+Verdicts: TypeAlias = list[Verdict]  # in the class below, ``list`` is a method
 P = TypeVar("P", bound=Callable[..., Any])
 
 
@@ -467,7 +468,7 @@ class DeadLetterQueue:
         """The stored row, or None."""
         return (await self.backend.load(self.name, [task_id], history=history))[0]
 
-    async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
+    async def apply(self, changes: Sequence[Change]) -> Verdicts:
         """Apply changes, ≤ 100, in one step."""
         return await self.backend.apply(self.name, changes)
 

@@ -85,6 +85,11 @@ class Worker:
         """How many attempts run right now."""
         return len(self._attempts)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._stopping
+
     def stop(self) -> None:
         """Begin to drain: no new claims; ``run`` returns when what runs has ended, or its grace is over. From any thread."""
         self._stopping = True
@@ -224,7 +229,7 @@ class _Feeder:
     async def feed(self) -> None:
         worker = self._worker
         wait = 0.05
-        while not worker._stopping:  # noqa: SLF001 - one worker in two halves
+        while not worker.stopping:
             room = worker.concurrency - worker.running
             if room <= 0:
                 await self._sleep(None)
@@ -326,7 +331,7 @@ class _Feeder:
         """Run one row whose workers vanished too often, with nobody beside it."""
         while self._worker.running or self._settler.pending:
             await self._sleep(None)
-            if self._worker._stopping:  # noqa: SLF001
+            if self._worker.stopping:
                 return
         types = [type_ for type_, room in self._rooms() if room is None or room > 0]
         sent = self._queue.clock.monotonic()
@@ -334,7 +339,7 @@ class _Feeder:
         for row in claimed.rows:
             log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
             self._start(row, sent, claimed.now_ms)
-        while self._worker.running and not self._worker._stopping:  # noqa: SLF001
+        while self._worker.running and not self._worker.stopping:
             await self._sleep(None)
 
     def _start(self, row: Row, sent: float, now_ms: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import itertools
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Self, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Optional, Self, Unpack, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -24,8 +27,8 @@ class CallSignature:
     """What a function takes and returns, and how both are stored.
 
     A payload maps parameter names to values: ``*args`` is a list under its name, ``**kwargs`` an object under its own.
-    Parameters without an annotation take plain JSON values only. Annotations are resolved at the first use, when the names
-    that they mention exist.
+    Parameters without an annotation take plain JSON values only. Annotations are resolved at the first use, when the
+    names that they mention exist.
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
@@ -39,41 +42,39 @@ class CallSignature:
 
     def dump(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """A call's arguments as a payload; raises UnserializablePayload that names the argument's path."""
-        from .typed_json import dump  # noqa: PLC0415 - cattrs takes 50 ms to import
+        from .typed_json import dump
 
         arguments = self._bind(args, kwargs)
         return {name: dump(value, self._types[name], name) for name, value in arguments.items()}
 
     def load(self, payload: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments again, each of its annotated type; raises InvalidTask that names the argument's path."""
-        from .typed_json import load  # noqa: PLC0415 - as above
+        from .typed_json import load
 
         parameters = self._signature.parameters
         for name in payload:
             if name not in parameters:
-                raise InvalidTask(f"payload.{name}", f"{self._func.__qualname__}() takes no such argument; leave it out")
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        skipped = ""  # the first positional parameter that was left to its default
+                raise InvalidTask(
+                    f"payload.{name}", f"{self._func.__qualname__}() takes no such argument; leave it out"
+                )
+        bound = inspect.BoundArguments(self._signature, OrderedDict())
         for name, parameter in parameters.items():
-            if name not in payload:
-                if parameter.default is parameter.empty and parameter.kind not in _STARRED:
-                    raise InvalidTask(f"payload.{name}", f"{self._func.__qualname__}() needs this argument; give it")
-                skipped = skipped or name
-                continue
-            value = load(payload[name], self._types[name], f"payload.{name}")
-            _place(parameter, value, args, kwargs, skipped)
-        return tuple(args), kwargs
+            if name in payload:
+                bound.arguments[name] = load(payload[name], self._types[name], f"payload.{name}")
+            elif parameter.default is parameter.empty and parameter.kind not in _STARRED:
+                raise InvalidTask(f"payload.{name}", f"{self._func.__qualname__}() needs this argument; give it")
+        bound.apply_defaults()  # what follows a gap could not be passed by position
+        return bound.args, bound.kwargs
 
     def dump_result(self, value: object) -> bytes:
         """A returned value by the return annotation; raises UnserializablePayload."""
-        from .typed_json import dump  # noqa: PLC0415 - as above
+        from .typed_json import dump
 
         return JsonCodec().encode({_RESULT: dump(value, self._types["return"], _RESULT)})
 
     def load_result(self, body: bytes) -> Any:
         """The returned value again; raises InvalidTask, or Undecodable for bytes that are no stored result."""
-        from .typed_json import load  # noqa: PLC0415 - as above
+        from .typed_json import load
 
         return load(JsonCodec().decode(body).get(_RESULT), self._types["return"], _RESULT)
 
@@ -81,7 +82,8 @@ class CallSignature:
         try:
             return self._signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise UnserializablePayload("arguments", f"{error}; call it as {self._func.__qualname__}{self._signature}") from None
+            call = f"{self._func.__qualname__}{self._signature}"
+            raise UnserializablePayload("arguments", f"{error}; call it as {call}") from None
 
     @functools.cached_property
     def _types(self) -> dict[str, Any]:
@@ -94,6 +96,57 @@ class CallSignature:
             if parameter.kind in _STARRED:
                 annotation = _starred(annotation, parameter)
             elif parameter.default is None:
-                annotation = annotation | None
+                annotation = Optional[annotation]  # noqa: UP045 - | takes no text
             found[name] = annotation
         return found
+
+
+def repr_arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments for people to read, where they cannot be stored.
+
+    At most 50 arguments and 200 characters of each ``repr``, by parameter name where the call fits the signature. Never
+    raises.
+    """
+    try:
+        arguments: Mapping[str, Any] = inspect.signature(func).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        arguments = {**{f"argument {number}": value for number, value in enumerate(args, 1)}, **kwargs}
+    return {name: _repr(value) for name, value in itertools.islice(arguments.items(), _REPR_COUNT)}
+
+
+def _repr(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # the user's __repr__ may raise anything
+        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    text = text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _resolved(func: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations, evaluated one by one: a name that exists for type checkers only costs no other its type."""
+    closure = inspect.getclosurevars(func).nonlocals if inspect.isfunction(func) else {}
+    module = getattr(func, "__globals__", {})
+    resolved: dict[str, Any] = {}
+    for name, annotation in getattr(func, "__annotations__", {}).items():
+        holder = SimpleNamespace(__annotations__={name: annotation})
+        try:
+            resolved.update(get_type_hints(holder, module, dict(closure), include_extras=True))
+        except Exception:  # NameError, and whatever else evaluating text may raise
+            resolved[name] = Any
+    return resolved
+
+
+def _starred(annotation: Any, parameter: inspect.Parameter) -> Any:
+    if get_origin(annotation) is Unpack:  # *args: *tuple[...], **kwargs: Unpack[TypedDict]
+        return get_args(annotation)[0]
+    return list[annotation] if parameter.kind is parameter.VAR_POSITIONAL else dict[str, annotation]
+
+
+def _owner(func: Callable[..., Any]) -> Any:
+    """The class that a method was defined in, where it can be stored as ``self``; else Any, which refuses it."""
+    owner: Any = sys.modules.get(func.__module__)
+    for part in func.__qualname__.split(".")[:-1]:
+        owner = getattr(owner, part, None)
+    is_class = isinstance(owner, type) and (attrs.has(owner) or dataclasses.is_dataclass(owner))
+    return owner if is_class else Any

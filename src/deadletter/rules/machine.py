@@ -67,9 +67,11 @@ class Journal:
             key = (str(row.state), row.priority, row.type, row.reason or "")
             self.tally[key] = self.tally.get(key, 0) + n
 
-    def tell(self, kind: str, now_ms: int, *, id_: str | None = None, type_: str, n: int = 1, **detail: str) -> None:
+    def tell(
+        self, kind: str, now_ms: int, detail: Mapping[str, str], *, id_: str | None = None, type_: str, n: int = 1
+    ) -> None:
         """Note an event: of one row, or of ``n`` rows of one type."""
-        self.events.append(EventRow(0, kind, now_ms, id_, type_, n, detail))
+        self.events.append(EventRow(0, kind, now_ms, id_, type_, n, {k: v for k, v in detail.items() if v}))
 
 
 def forgotten(row: Row, now_ms: int) -> bool:
@@ -183,7 +185,7 @@ def build(new: NewRow, now_ms: int, journal: Journal) -> Row:
     for name, type_, detail in new.count:
         journal.count(name, type_, detail)
     if dead:
-        journal.tell("dead", now_ms, id_=row.id, type_=row.type, reason=row.reason or "", fingerprint=row.fingerprint or "")
+        journal.tell("dead", now_ms, _cause(row), id_=row.id, type_=row.type)
     elif row.state == PENDING:
         journal.work = True
     return row
@@ -254,14 +256,15 @@ def apply(row: Row | None, change: Change, now_ms: int, journal: Journal) -> Ver
     if change.free_key:
         row.key = None
     journal.enter(row)
-    for name, type_, detail in change.count:
-        journal.count(name, type_, detail)
+    for counter in change.count:
+        journal.count(*counter)
     if change.event is not None:
-        detail: Mapping[str, str] = {"reason": row.reason or "", "fingerprint": row.fingerprint or ""}
-        if change.why:
-            detail = {**detail, "why": change.why}
-        journal.tell(change.event, now_ms, id_=row.id, type_=row.type, **detail)
+        journal.tell(change.event, now_ms, {**_cause(row), "why": change.why}, id_=row.id, type_=row.type)
     return Verdict.DONE
+
+
+def _cause(row: Row) -> dict[str, str]:
+    return {"reason": row.reason or "", "fingerprint": row.fingerprint or ""}
 
 
 def _count(row: Row, change: Change, now_ms: int) -> None:
@@ -293,8 +296,6 @@ def _move(row: Row, change: Change, now_ms: int, journal: Journal) -> None:
         row.reason = change.reason
     if change.started is not None:
         row.started = change.started
-    if change.alone is not None:
-        row.alone = change.alone
     if change.to == RUNNING:
         if change.lease_ms is not None:
             row.lease_ms = now_ms + change.lease_ms
@@ -307,7 +308,11 @@ def _move(row: Row, change: Change, now_ms: int, journal: Journal) -> None:
         row.token = None  # after a lapse it stays, so that a late settle can still be told from a stranger's
     if change.to == PENDING:
         journal.work = True
-        return
+    else:
+        _end(row, change, now_ms, journal)
+
+
+def _end(row: Row, change: Change, now_ms: int, journal: Journal) -> None:
     row.ended_ms = now_ms
     row.expires_ms = None
     row.keep_until_ms = now_ms + change.keep_ms if change.keep_ms is not None else None

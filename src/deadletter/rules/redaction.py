@@ -25,6 +25,7 @@ DEFAULT_PATHS = ("*.password", "*.passwd", "*.secret", "*.token", "*.api_key", "
 MASK = "[redacted]"
 
 _SHORTEST = 4  # characters; shorter values would mask half of every text
+_LONGEST = 200  # characters of a path, and so of any name in it that can match
 _PIECE = 16  # a longer value is masked in pieces, too: a message may hold only a part of it
 _INDEX = re.compile(r"\[(?:\*|\d+)?\]")
 
@@ -98,11 +99,13 @@ class Redactor:
             return payload
 
         def step(node: _Node, key: str | int, child: Any) -> tuple[bool, Any]:
-            hidden, tails = _advance(node.state, key)
-            if hidden and not is_hidden_place(child):
-                found.append(child)
-                return True, hidden_place()
-            return False, tails
+            if is_hidden_place(child):
+                return False, frozenset()  # hidden already, and nothing below it is a value
+            hidden, tails = _below(node.state, key) if isinstance(key, int) else _advance(node.state, key[:_LONGEST])
+            if not hidden:
+                return False, tails
+            found.append(child)
+            return True, hidden_place()
 
         return _rewrite(payload, self._start, step)
 
@@ -206,8 +209,8 @@ def _child(value: Any, key: str | int) -> Any:
 
 
 def _parse(path: object) -> _Tail:
-    if not isinstance(path, str) or not 1 <= len(path) <= 200 or not path.isprintable():
-        raise InvalidTask("redact", "each path is 1-200 printable characters, such as card_number or *.email")
+    if not isinstance(path, str) or not 1 <= len(path) < _LONGEST or not path.isprintable():
+        raise InvalidTask("redact", "each path is 1-199 printable characters, such as card_number or *.email")
     parts = tuple(_fold(part) for part in _INDEX.sub("", path).split("."))
     if "" in parts:
         raise InvalidTask("redact", f"{path!r} has an empty name in it; write names joined by single dots")
@@ -227,25 +230,38 @@ def _closure(tails: Iterable[_Tail]) -> frozenset[_Tail]:
     return frozenset(found)
 
 
-def _advance(tails: frozenset[_Tail], key: str | int) -> tuple[bool, frozenset[_Tail]]:
-    """One level down: whether the value is hidden, and what is left of the paths for what lies below."""
-    name = _fold(str(key))
-    after = {tail for tail in tails if tail[0] == "*"} | _closure(t[1:] for t in tails if t[0] == name and len(t) > 1)
-    if isinstance(key, int):
-        return (("*",) in tails or (name,) in tails), frozenset(after | tails)
-    return (("*",) in tails or (name,) in tails), frozenset(after)
+@functools.lru_cache(maxsize=4096)
+def _advance(tails: frozenset[_Tail], key: str) -> tuple[bool, frozenset[_Tail]]:
+    """One level down: whether the value is hidden, and what is left of the paths for what lies below it."""
+    name = _fold(key)
+    hidden = ("*",) in tails or (name,) in tails
+    return hidden, _closure(tail if tail[0] == "*" else tail[1:] for tail in tails if _goes_on(tail, name))
+
+
+def _goes_on(tail: _Tail, name: str) -> bool:
+    return tail[0] == "*" or (tail[0] == name and len(tail) > 1)
+
+
+def _below(tails: frozenset[_Tail], index: int) -> tuple[bool, frozenset[_Tail]]:
+    """Into a list, which is no level; but a path may name one element by its index."""
+    name = str(index)
+    if ("*",) in tails or (name,) in tails:
+        return True, frozenset()
+    named = [tail[1:] for tail in tails if tail[0] == name]
+    return False, tails | _closure(named) if named else tails
 
 
 def _forms(hidden: Sequence[Any]) -> list[str]:
-    forms: set[str] = set()
+    forms: dict[str, None] = {}  # in order: the pieces of a value from its start
     for scalar in _scalars(hidden):
         text = scalar if isinstance(scalar, str) else json.dumps(scalar)
         if len(text) < _SHORTEST:
             continue
-        forms |= {text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+        whole = (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+        forms |= dict.fromkeys(whole)
         if len(text) > 2 * _PIECE:
-            forms |= {text[at : at + _PIECE] for at in range(0, len(text) - _PIECE + 1, _PIECE)}
-    return sorted(forms, key=lambda form: (-len(form), form))
+            forms |= dict.fromkeys(text[at : at + _PIECE] for at in range(0, len(text) - _PIECE + 1, _PIECE))
+    return sorted(forms, key=len, reverse=True)
 
 
 def _scalars(hidden: Sequence[Any]) -> Iterator[Any]:

@@ -21,17 +21,17 @@ MAX_DEPTH = 100  # orjson gives up at 254 on writing and at 1,024 on reading: ou
 SMALLEST, LARGEST = -(2**63), 2**64 - 1  # what orjson writes and reads exactly
 
 _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (tuple, "it would come back as a list; use a list"),
-    ((set, frozenset), "use a sorted list"),
-    ((bytes, bytearray, memoryview), "use base64 text"),
-    (Decimal, "use str(value), which keeps every digit"),
-    ((date, time), "use value.isoformat()"),  # a datetime is a date
-    (timedelta, "use value.total_seconds()"),
-    ((UUID, PurePath), "use str(value)"),
-    (enum.Enum, "use its .value"),
-    (str, "a subclass of str would come back as plain text; use str(value)"),
-    ((int, float), "a subclass would come back as a plain number; use int(value) or float(value)"),
-    (list, "a subclass of list would come back as a plain list; use list(value)"),
+    (tuple, "would come back as a list; use a list"),
+    ((set, frozenset), "has no JSON form; use a sorted list"),
+    ((bytes, bytearray, memoryview), "has no JSON form; use base64 text"),
+    (Decimal, "has no JSON form; use str(value), which keeps every digit"),
+    ((date, time), "has no JSON form; use value.isoformat()"),  # a datetime is a date
+    (timedelta, "has no JSON form; use value.total_seconds()"),
+    ((UUID, PurePath), "has no JSON form; use str(value)"),
+    (enum.Enum, "has no JSON form; use its .value"),
+    (str, "would come back as plain text; use str(value)"),
+    ((int, float), "would come back as a plain number; use int(value) or float(value)"),
+    (list, "would come back as a plain list; use list(value)"),
 )
 
 
@@ -60,7 +60,7 @@ def check_json(value: object, path: str, *, depth: int = 1) -> None:
     elif kind is list or isinstance(value, Mapping):
         _check_container(value, path, depth)  # type: ignore[arg-type] # one of the two
     elif not (isinstance(value, enum.Enum) and isinstance(value, str | int)):  # such an enum equals its value
-        raise UnserializablePayload(path, f"a {kind.__name__} has no JSON form; {_instead(value)}")
+        raise UnserializablePayload(path, f"{kind.__name__} {_instead(value)}")
 
 
 def loads_strict(text: str | bytes, *, max_bytes: int, field: str = "body") -> Any:
@@ -92,9 +92,7 @@ def loads_strict(text: str | bytes, *, max_bytes: int, field: str = "body") -> A
         return document
 
     try:
-        document = json.loads(
-            raw.decode(), parse_constant=constant, object_pairs_hook=unique, parse_int=_integer
-        )
+        document = json.loads(raw.decode(), parse_constant=constant, object_pairs_hook=unique, parse_int=_integer)
     except RecursionError:
         raise InvalidTask(field, f"is nested deeper than {MAX_DEPTH} levels; flatten it") from None
     except UnicodeDecodeError as error:
@@ -148,7 +146,7 @@ def _check_text(text: Any, path: str) -> None:
 
 
 def _integer(digits: str) -> int:
-    # int() refuses more than 4,300 digits without a path; 40 of them do not fit in 64 bits either, and the walk says where
+    # int() refuses more than 4,300 digits without a path; 40 do not fit in 64 bits either, and the walk says where
     return int(digits[:40])
 
 
@@ -156,9 +154,10 @@ def _instead(value: object) -> str:
     for kinds, advice in _INSTEAD:
         if isinstance(value, kinds):
             return advice
-    return "use a dict of plain values"
+    return "has no JSON form; use a dict of plain values"
 
 
 def short(value: object) -> str:
+    """A value for an error message, cut at 80 characters; text as JSON writes it."""
     text = json.dumps(value) if type(value) is str else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -150,5 +150,5 @@ def _first(error: BaseException, path: str) -> tuple[str, str]:
     if isinstance(error, ForbiddenExtraKeysError):
         return path, f"has no field {', '.join(sorted(map(short, error.extra_fields)))}; leave it out"
     if isinstance(error, KeyError):
-        return path, f"{error} is missing; give it"
+        return path, f"the field {error} is missing; give it"
     return path, f"{type(error).__name__}: {error}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 import functools
 import re
+import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 
@@ -37,15 +38,17 @@ class Mismatch(ValueError):
 
 
 def expected(annotation: Any, value: object) -> str:
-    found = "null" if value is None else f"a {type(value).__name__}"
-    return f"is {found} where {name(annotation)} is annotated"
+    """What is wrong with a value of another type."""
+    return f"{'null' if value is None else type(value).__name__} was given where {name(annotation)} is annotated"
 
 
 def refuse(annotation: Any, raw: object) -> Mismatch:
+    """What a reader raises for JSON that is not of its type."""
     return Mismatch(raw.problem if isinstance(raw, Misfit) else expected(annotation, raw))
 
 
 def write_any(value: object) -> Any:
+    """Write a value without a type: only what is plain JSON already."""
     try:
         check_json(value, "")
     except UnserializablePayload as error:
@@ -55,6 +58,7 @@ def write_any(value: object) -> Any:
 
 
 def read_any(raw: Any) -> Any:
+    """Read a value without a type."""
     if isinstance(raw, Misfit):
         raise Mismatch(raw.problem)
     return raw
@@ -70,7 +74,7 @@ def _write_number(kind: Any, value: Any) -> Any:
     return value if exact else str(value)
 
 
-def _read_int(raw: Any) -> int:
+def _read_int(_: Any, raw: Any) -> int:
     if type(raw) is str and _BIG.fullmatch(raw) and not SMALLEST <= int(raw) <= LARGEST:
         return int(raw)
     if type(raw) is not int:
@@ -78,7 +82,7 @@ def _read_int(raw: Any) -> int:
     return raw
 
 
-def _read_float(raw: Any) -> float:
+def _read_float(_: Any, raw: Any) -> float:
     if type(raw) is str and raw in _FLOATS:
         return float(raw)
     if type(raw) is not float and type(raw) is not int:
@@ -121,19 +125,10 @@ def _read_text(kind: type, raw: Any) -> Any:
 
 
 def leaf(kind: Any) -> Hooks | None:
-    """Writer and reader of a type without parts."""
-    if kind is None or kind is type(None):
-        return functools.partial(_write_plain, type(None)), functools.partial(_read_plain, type(None))
-    if kind is int or kind is float:
-        return functools.partial(_write_number, kind), _read_int if kind is int else _read_float
-    if kind is str or kind is bool:
-        return functools.partial(_write_plain, kind), functools.partial(_read_plain, kind)
-    if isinstance(kind, type) and kind in FORMS:
-        return functools.partial(_write_text, kind), functools.partial(_read_text, kind)
-    if isinstance(kind, enum.EnumMeta):
-        return _choice(kind, [(_enum_form(member), member) for member in kind.__members__.values()])
-    if get_origin(kind) is Literal:
-        return _choice(kind, [(_literal_form(member), member) for member in get_args(kind)])
+    """Writer and reader of a type without parts; None for any other."""
+    for accepts, make in _LEAVES:
+        if accepts(kind):
+            return make(kind)
     return None
 
 
@@ -167,8 +162,31 @@ def _choice(kind: Any, members: list[tuple[Any, Any]]) -> Hooks:
     return write, read
 
 
+def _pair(write: Callable[[Any, Any], Any], read: Callable[[Any, Any], Any]) -> Callable[[Any], Hooks]:
+    return lambda kind: (functools.partial(write, kind), functools.partial(read, kind))
+
+
+_LEAVES: tuple[tuple[Callable[[Any], bool], Callable[[Any], Hooks]], ...] = (
+    (lambda kind: kind is None or kind is type(None), lambda _: _pair(_write_plain, _read_plain)(type(None))),
+    (lambda kind: kind is str or kind is bool, _pair(_write_plain, _read_plain)),
+    (lambda kind: kind is int, _pair(_write_number, _read_int)),
+    (lambda kind: kind is float, _pair(_write_number, _read_float)),
+    (lambda kind: isinstance(kind, type) and kind in FORMS, _pair(_write_text, _read_text)),
+    (
+        lambda kind: isinstance(kind, enum.EnumMeta),
+        lambda kind: _choice(kind, [(_enum_form(member), member) for member in kind.__members__.values()]),
+    ),
+    (
+        lambda kind: get_origin(kind) is Literal,
+        lambda kind: _choice(kind, [(_literal_form(member), member) for member in get_args(kind)]),
+    ),
+)
+
+
 def name(annotation: Any) -> str:
     """A type as users write it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join(map(name, get_args(annotation)))
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return "None" if annotation is type(None) else annotation.__qualname__.rpartition("<locals>.")[2]
     return str(annotation).replace("typing.", "")

@@ -1,4 +1,7 @@
-"""Values with parts: lists, mappings, unions and classes. Each function answers with a type's writer and reader, or None."""
+"""Values with parts: lists, mappings, unions and classes.
+
+Each public function answers with the writer and the reader of a type, or None where the type is not its own.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,11 @@ _DICTS: dict[Any, Callable[[dict[Any, Any]], Any]] = {
     abc.MutableMapping: dict,
     collections.OrderedDict: collections.OrderedDict,
 }
-_TAG = {"$type", "value"}  # a union's member, where its JSON alone does not tell which
 
 
 def containers(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Lists, tuples and sets. Sets are written in the order of their JSON, so that equal ones have equal digests."""
-    kind = get_origin(annotation) or annotation
+    kind = _kind(annotation)
     if kind is tuple:
         return _tuples(converter, annotation)
     if kind not in _LISTS:
@@ -96,86 +98,110 @@ def _tuples(converter: cattrs.Converter, annotation: Any) -> Hooks:
 
 def mappings(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Mappings; a key that is no text is written as its JSON."""
-    kind = get_origin(annotation) or annotation
+    kind = _kind(annotation)
     if kind not in _DICTS:
         return None
     key_type, value_type = get_args(annotation) or (Any, Any)
 
-    def read_key(text: str) -> Any:
-        try:
-            return converter.structure(text, key_type)
-        except Exception:  # then it is the JSON of what is no text
-            try:
-                return converter.structure(orjson.loads(text), key_type)
-            except Exception:
-                raise Mismatch(f"the key {short(text)} is no {name(key_type)}") from None
-
     def write(value: Any) -> Any:
         if not isinstance(value, abc.Mapping):
             return Misfit(expected(annotation, value))
-        document = {}
+        document: dict[str, Any] = {}
         for key, item in value.items():
-            text = converter.unstructure(key, key_type)
+            text = _write_key(converter, key, key_type)
             if isinstance(text, Misfit):
-                return Misfit(f"the key {short(key)} {text.problem}")
-            text = text if type(text) is str else _json(text).decode()
-            if text in document or read_key(text) != key:
-                return Misfit(f"the key {short(key)} does not come back as it was; annotate its type")
+                return text
+            if text in document:
+                return Misfit(f"two keys would both be {short(text)}; annotate the type of its keys")
             document[text] = converter.unstructure(item, value_type)
         return document
 
     def read(raw: Any) -> Any:
         if type(raw) is not dict:
             raise refuse(annotation, raw)
+        keys = [_read_key(converter, text, key_type) for text in raw]
         values = _each(converter, raw.values(), itertools.repeat(value_type), raw)
-        return _DICTS[kind](dict(zip(map(read_key, raw), values, strict=True)))
+        return _DICTS[kind](dict(zip(keys, values, strict=True)))
 
     return write, read
+
+
+def _write_key(converter: cattrs.Converter, key: object, key_type: Any) -> str | Misfit:
+    document = converter.unstructure(key, key_type)
+    if isinstance(document, Misfit):
+        return Misfit(f"the key {short(key)}: {document.problem}")
+    text = document if type(document) is str else _json(document).decode()
+    try:
+        same = _read_key(converter, text, key_type) == key
+    except Mismatch:
+        same = False
+    return text if same else Misfit(f"the key {short(key)} does not come back as it was; annotate the type of its keys")
+
+
+def _read_key(converter: cattrs.Converter, text: str, key_type: Any) -> Any:
+    try:
+        return converter.structure(text, key_type)
+    except Exception:  # then it is the JSON of what is no text
+        try:
+            return converter.structure(orjson.loads(text), key_type)
+        except Exception:
+            raise Mismatch(f"the key {short(text)} is no {name(key_type)}") from None
 
 
 def unions(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Unions; a value is tagged with its member's name where another member's JSON looks the same."""
     if get_origin(annotation) not in (Union, types.UnionType):
         return None
-    members = get_args(annotation)
-    some = [member for member in members if member is not type(None)]
+    some = [member for member in get_args(annotation) if member is not type(None)]
     if len(some) == 1:
         return _optional(converter, some[0])
-    labels = {name(member): member for member in members}
-    if len(labels) < len(members):
-        labels = {f"{member.__module__}.{name(member)}": member for member in members}
+    union = _Union(converter, annotation)
+    return union.write, union.read
 
-    def guess(raw: Any) -> Any:
-        # by the outermost level only: trying whole values would take 2^depth steps for nested unions
-        fits = [member for member in members if _fits(converter, member, raw)]
+
+class _Union:
+    def __init__(self, converter: cattrs.Converter, annotation: Any) -> None:
+        members = get_args(annotation)
+        labels = {name(member): member for member in members}
+        if len(labels) < len(members):  # two classes of one name
+            labels = {f"{member.__module__}.{name(member)}": member for member in members}
+        self._converter = converter
+        self._annotation = annotation
+        self._labels = labels
+
+    def write(self, value: object) -> Any:
+        own_first = sorted(self._labels.items(), key=lambda pair: _kind(pair[1]) is not type(value))
+        for label, member in own_first:
+            document = self._converter.unstructure(value, member)
+            try:
+                self._converter.structure(document, member)
+            except Exception:  # noqa: S112 - another member may take it
+                continue
+            plain = self._guess(document) is member and not self._tagged(document)
+            return document if plain else {"$type": label, "value": document}
+        return Misfit(expected(self._annotation, value))
+
+    def read(self, raw: Any) -> Any:
+        if self._tagged(raw):
+            return self._converter.structure(raw["value"], self._labels[raw["$type"]])
+        member = self._guess(raw)
+        if member is not None:
+            return self._converter.structure(raw, member)
+        if isinstance(raw, Misfit):
+            raise refuse(self._annotation, raw)
+        raise Mismatch(
+            f"{short(raw)} fits none or several of {', '.join(self._labels)};"
+            ' say which by {"$type": one of them, "value": ...}'
+        )
+
+    def _tagged(self, raw: Any) -> bool:
+        return type(raw) is dict and raw.keys() == {"$type", "value"} and raw["$type"] in list(self._labels)
+
+    def _guess(self, raw: Any) -> Any:
+        # by the outermost level only: trying whole values would take 2^depth steps where unions are nested
+        fits = [member for member in self._labels.values() if _fits(self._converter, member, raw)]
         exact = [member for member in fits if member is type(raw)]
         return (exact or fits)[0] if len(exact or fits) == 1 else None
-
-    def write(value: Any) -> Any:
-        for label, member in sorted(labels.items(), key=lambda pair: _kind(pair[1]) is not type(value)):
-            document = converter.unstructure(value, member)
-            try:
-                converter.structure(document, member)
-            except Exception:  # another member may take it
-                continue
-            plain = guess(document) is member and not (type(document) is dict and document.keys() == _TAG)
-            return document if plain else {"$type": label, "value": document}
-        return Misfit(expected(annotation, value))
-
-    def read(raw: Any) -> Any:
-        if type(raw) is dict and raw.keys() == _TAG and raw["$type"] in list(labels):
-            return converter.structure(raw["value"], labels[raw["$type"]])
-        member = guess(raw)
-        if member is None:
-            if isinstance(raw, Misfit):
-                raise refuse(annotation, raw)
-            raise Mismatch(
-                f"{short(raw)} fits none or several of {', '.join(labels)};"
-                ' say which by {"$type": one of them, "value": ...}'
-            )
-        return converter.structure(raw, member)
-
-    return write, read
 
 
 def _optional(converter: cattrs.Converter, member: Any) -> Hooks:
@@ -201,21 +227,17 @@ def _fits(converter: cattrs.Converter, member: Any, raw: Any) -> bool:
         return type(raw) is list
     if kind in _DICTS:
         return type(raw) is dict
-    names = _names(kind)
-    if names is None:
+    fields = _fields(kind)
+    if fields is None:
         return member is Any
-    required, known = names
-    return type(raw) is dict and required <= raw.keys() <= known
-
-
-def _kind(member: Any) -> Any:
-    return get_origin(member) or member
+    required = {field for field, needed in fields.items() if needed}
+    return type(raw) is dict and required <= raw.keys() <= fields.keys()
 
 
 def classes(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Classes of attrs, dataclasses, NamedTuples and TypedDicts, by their fields."""
     kind = _kind(annotation)
-    if _names(kind) is None:
+    if _fields(kind) is None:
         return None
     write_fields: Callable[[Any], Any]
     read_fields: Callable[[Any, Any], Any]
@@ -228,14 +250,10 @@ def classes(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
         read_fields = cols.namedtuple_dict_structure_factory(annotation, converter, "from_converter", True)
     else:
         plain = override(unstruct_hook=write_any, struct_hook=lambda raw, _: read_any(raw))
-        untyped = {field.name: plain for field in _fields(kind) if field.type is None}
-        settable = not _is_frozen(kind)
-        write_fields = make_dict_unstructure_fn(
-            annotation, converter, _cattrs_include_init_false=settable, **untyped
-        )
-        read_fields = make_dict_structure_fn(
-            annotation, converter, True, _cattrs_include_init_false=settable, **untyped
-        )
+        options: dict[str, Any] = dict.fromkeys(_untyped(kind), plain)
+        options["_cattrs_include_init_false"] = not _is_frozen(kind)
+        write_fields = make_dict_unstructure_fn(annotation, converter, **options)
+        read_fields = make_dict_structure_fn(annotation, converter, _cattrs_forbid_extra_keys=True, **options)
 
     def write(value: Any) -> Any:
         # a subclass would come back as this class, without what it adds
@@ -249,25 +267,25 @@ def classes(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     return write, read
 
 
-def _names(kind: Any) -> tuple[abc.Set[str], abc.Set[str]] | None:
-    """A class's required fields and all of them; None where it is no class with fields."""
-    if not isinstance(kind, type):
-        return None
+def _fields(kind: Any) -> dict[str, bool] | None:
+    """The names of a class's fields and whether they are required; None where it is no class with fields."""
     if typing.is_typeddict(kind):
-        return kind.__required_keys__, kind.__annotations__.keys()  # type: ignore[attr-defined]
+        return {field: field in kind.__required_keys__ for field in kind.__required_keys__ | kind.__optional_keys__}
     if cols.is_namedtuple(kind):
-        return set(kind._fields) - kind._field_defaults.keys(), set(kind._fields)  # type: ignore[attr-defined]
-    if not attrs.has(kind) and not dataclasses.is_dataclass(kind):
-        return None
-    fields = _fields(kind)
-    optional = {field.name for field in fields if not field.init or field.default is not attrs.NOTHING}
-    known = {field.name for field in fields}
-    return known - optional, known
+        return {field: field not in kind._field_defaults for field in kind._fields}
+    if isinstance(kind, type) and attrs.has(kind):
+        return {field.name: field.init and field.default is attrs.NOTHING for field in attrs.fields(kind)}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        missing = dataclasses.MISSING
+        return {
+            field.name: field.init and field.default is missing and field.default_factory is missing
+            for field in dataclasses.fields(kind)
+        }
+    return None
 
 
-def _fields(kind: Any) -> list[attrs.Attribute[Any]]:
-    fields: list[attrs.Attribute[Any]] = cattrs._compat.adapted_fields(kind)
-    return fields
+def _untyped(kind: Any) -> list[str]:
+    return [field.name for field in attrs.fields(kind) if field.type is None] if attrs.has(kind) else []
 
 
 def _is_frozen(kind: Any) -> bool:
@@ -283,9 +301,13 @@ def _each(converter: cattrs.Converter, items: Iterable[Any], item_types: Iterabl
         try:
             converted.append(converter.structure(item, item_type))
         except Exception as error:
-            error.add_note(IterableValidationNote("", place, item_type))  # type: ignore[no-untyped-call]
+            error.add_note(IterableValidationNote("", place, item_type))
             raise
     return converted
+
+
+def _kind(annotation: Any) -> Any:
+    return get_origin(annotation) or annotation
 
 
 def _json(document: Any) -> bytes:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-_SUBJECTS = ("material", "insert", "claim", "apply", "letters", "events", "races")
+_SUBJECTS = ("material", "insert", "claim", "fence", "apply", "letters", "events", "races")
 for _name in _SUBJECTS:  # so that a broken promise shows the values of its assertion
     _module = _name if _name == "material" else f"conformance_{_name}"
     pytest.register_assert_rewrite(f"{__package__}.{_module}")
 
-from .conformance_apply import ApplyPromises, FencePromises  # noqa: E402 - after the rewrite
+from .conformance_apply import ApplyPromises  # noqa: E402 - after the rewrite
 from .conformance_claim import ClaimPromises  # noqa: E402
 from .conformance_events import EventPromises  # noqa: E402
+from .conformance_fence import FencePromises  # noqa: E402
 from .conformance_insert import InsertPromises, KeyPromises  # noqa: E402
 from .conformance_letters import LoadPromises, ScanPromises, SweepPromises  # noqa: E402
 from .conformance_races import RacePromises  # noqa: E402

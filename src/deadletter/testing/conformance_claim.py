@@ -162,7 +162,7 @@ class ClaimPromises(Promises):
         await store.put(new("a", expires_ms=1_000), new("b"))
         store.pass_ms(999)
         assert await store.claimed(limit=1) == ["a"]
-        await store.put(new("c", expires_ms=1))
+        await store.put(new("c", expires_ms=1, due_at_ms=0))
         store.pass_ms(1)
         assert await store.claimed() == ["b"]
 

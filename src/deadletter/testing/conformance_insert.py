@@ -130,7 +130,12 @@ class InsertPromises(Promises):
         row = await store.row()
         assert (row.state, row.reason, row.attempts) == ("dead", "captured", 2)
         assert (row.ended_ms, row.keep_until_ms) == (now_ms, now_ms + KEEP_MS)
-        assert (row.fingerprint, row.error_type, row.worker, row.release) == ("f00d", "builtins.ValueError", "w1", "1.0")
+        assert (row.fingerprint, row.error_type, row.worker, row.release) == (
+            "f00d",
+            "builtins.ValueError",
+            "w1",
+            "1.0",
+        )
         assert [told.message for told in row.history] == ["no 1", "last"]
         assert {told.at_ms for told in row.history} == {now_ms}
         assert [row.id for row in await store.scanned()] == ["a"]

@@ -11,7 +11,20 @@ import pytest
 
 from ..interfaces.backend import Backend
 from ..model.record import Reason
-from ..model.row import GONE, Change, Claim, Claimed, Counts, FailureRow, Inserted, Insertion, NewRow, Row, Scan, Verdict
+from ..model.row import (
+    GONE,
+    Change,
+    Claim,
+    Claimed,
+    Counts,
+    FailureRow,
+    Inserted,
+    Insertion,
+    NewRow,
+    Row,
+    Scan,
+    Verdict,
+)
 from ..rules import changes
 from .virtual_clock import VirtualClock
 
@@ -168,7 +181,9 @@ class Promises:
     @pytest.fixture
     def make_backend(self) -> Callable[[VirtualClock], Backend]:
         """Override me: a function that takes a clock and makes a backend on a fresh, empty store."""
-        raise NotImplementedError("override the fixture make_backend: it returns a function from a clock to a fresh backend")
+        raise NotImplementedError(
+            "override the fixture make_backend: it returns a function from a clock to a fresh backend"
+        )
 
     @pytest.fixture
     def reopen(self) -> Callable[[Backend, VirtualClock], Backend]:

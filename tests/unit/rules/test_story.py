@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import linecache
+import os
 import sys
 import threading
 import traceback
@@ -13,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 import deadletter.rules
 from deadletter.model.outcome import RetryAfter
@@ -45,7 +48,7 @@ def raiser(error: BaseException) -> Callable[[], object]:
 
 def chained(*, suppress: bool = False, explicit: bool = False) -> None:
     try:
-        {}["x"]
+        os.environ["NO SUCH VARIABLE"]
     except KeyError as error:
         if suppress:
             raise ValueError("no such card") from None
@@ -56,10 +59,10 @@ def chained(*, suppress: bool = False, explicit: bool = False) -> None:
 
 def grouped() -> None:
     with_frames = caught(lambda: chained(explicit=True))
-    nested = caught(raiser(ExceptionGroup("inner", [ValueError("1\n2"), with_frames])))
+    nested = caught(raiser(BaseExceptionGroup("inner", [ValueError("1\n2"), with_frames])))
     assert isinstance(nested, Exception)
     try:
-        raise KeyError("before")
+        os.environ["NO SUCH VARIABLE"]
     except KeyError as before:
         raise ExceptionGroup("outer", [nested, TypeError(), OSError(2, "gone")]) from before
 
@@ -304,7 +307,7 @@ def test_a_member_that_is_its_own_cause_is_told_once() -> None:
 
 
 def test_groups_in_groups_end() -> None:
-    group: Exception = ValueError("deep")
+    group: Any = ValueError("deep")
     for _ in range(500):
         group = ExceptionGroup("g", [group])
     row = tell(group)
@@ -415,7 +418,7 @@ def test_deep_tracebacks_are_not_cached() -> None:
 
 def test_threads_share_the_cache() -> None:
     frames._cache.clear()
-    errors = [caught(lambda n=n: recurse(n)) for n in range(50)]
+    errors = [caught(functools.partial(recurse, depth)) for depth in range(50)]
     expected = ["".join(traceback.format_exception(error)) for error in errors]
     told: list[list[str]] = []
     threads = [threading.Thread(target=lambda: told.append([tell(e).traceback for e in errors])) for _ in range(4)]
