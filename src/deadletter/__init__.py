@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from .__about__ import __version__
 
 if TYPE_CHECKING:
+    from .engine.captured import Captured
     from .engine.context import AttemptContext, current_attempt
+    from .engine.decorator import dead_lettered
     from .engine.queue import DeadLetterQueue
     from .engine.worker import Worker
     from .interfaces import (
@@ -69,7 +71,9 @@ if TYPE_CHECKING:
     from .rules.codec import JsonCodec
 
 _HOMES = {
+    "engine.captured": ("Captured",),
     "engine.context": ("AttemptContext", "current_attempt"),
+    "engine.decorator": ("dead_lettered",),
     "engine.queue": ("DeadLetterQueue",),
     "engine.worker": ("Worker",),
     "interfaces": (

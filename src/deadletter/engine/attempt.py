@@ -8,7 +8,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -33,14 +32,15 @@ from ..rules.codec import failure_from_row
 from ..rules.story import failure_row
 from . import context as contexts
 from .registry import Registration
+from .watching import WatchedAttempt
 
 if TYPE_CHECKING:
-    from ..interfaces.instrumentation import AttemptSpan
     from .queue import DeadLetterQueue
 
 log = logging.getLogger("deadletter.attempt")
 
 _FALLBACK_DELAY = 300.0  # where a policy itself fails: late, but never lost
+_FALLBACK_RETRIES = 10
 
 
 @attrs.define(eq=False)
@@ -86,10 +86,17 @@ class Attempt:
         if not self.in_thread:
             watcher()
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that it may run: the task's own, else its processor's."""
+        own = self.task.timeout
+        return seconds("timeout", own) if own is not None else self.registration.timeout
+
     def stop(self, why: str) -> None:
-        """Cancel it; in its loop."""
-        if self.stopped is None:
-            self.stopped = why
+        """Cancel it; in its loop. A second call is for shutdown only: what it does to clean up is not cut off at each tick."""
+        if self.stopped is not None and why != "shutdown":
+            return
+        self.stopped = self.stopped or why
         if self.cancel is not None:
             self.cancel()
 
@@ -99,20 +106,24 @@ def begin(queue: DeadLetterQueue, row: Row, registration: Registration, *, worke
     task = queue.decode(row)
     options = queue.options
     policy = registration.retry or options.policy
-    attempt = Attempt(
-        queue,
-        row,
-        task,
-        registration,
-        policy,
-        options.retries(task, registration.max_retries, policy),
-        worker,
-        sent,
-        now_ms,
-    )
-    attempt.lease_until = sent + options.lease_ms / 1000
-    attempt.deadline = sent + options.max_runtime
+    retries = count_retries(queue, task, registration, first=row.attempts == 0)
+    attempt = Attempt(queue, row, task, registration, policy, retries, worker, sent, now_ms)
+    # Not from lease_ms of the options: an answer that was asked for twice tells of a lease that has run for a while.
+    attempt.lease_until = sent + ((row.lease_ms or now_ms) - now_ms) / 1000
+    attempt.deadline = sent + options.max_runtime if attempt.timeout is None else math.inf
     return attempt
+
+
+def count_retries(queue: DeadLetterQueue, task: Task, registration: Registration, *, first: bool) -> float:
+    """How many retries a task gets; ``first`` tells its policy that the first attempt starts now."""
+    policy = registration.retry or queue.options.policy
+    try:
+        if first:
+            policy.observe(queue.clock.monotonic())
+        return queue.options.retries(task, registration.max_retries, policy)
+    except Exception:
+        log.exception("retry policy %r failed; %s gets %d retries", policy, task.id, _FALLBACK_RETRIES)
+        return _FALLBACK_RETRIES
 
 
 async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
@@ -121,20 +132,22 @@ async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
     ``scoped``: it runs in somebody else's task, so only a cancel scope of our own may be cancelled.
     """
     instrumentation = attempt.queue.instrumentation
-    span: AbstractContextManager[AttemptSpan | None] = (
-        nullcontext()
-        if instrumentation is None
-        else instrumentation.attempt(attempt.task, queue=attempt.queue.name, number=attempt.number)
-    )
-    with span as watched:
-        token = contexts.current.set(_context(attempt))
-        try:
-            outcome = await _call(attempt, scoped=scoped)
-        finally:
-            contexts.current.reset(token)
-        if watched is not None:
-            watched.ended(outcome)
+    if instrumentation is None:
+        return await _in_context(attempt, scoped=scoped)
+    with WatchedAttempt(instrumentation, attempt.task, queue=attempt.queue.name, number=attempt.number) as watched:
+        outcome = await _in_context(attempt, scoped=scoped)
+        watched.ended(outcome)
     return outcome
+
+
+async def _in_context(attempt: Attempt, *, scoped: bool) -> Outcome:
+    context = _context(attempt)
+    token = contexts.current.set(context)
+    try:
+        return await _call(attempt, scoped=scoped)
+    finally:
+        context.over = not attempt.in_thread
+        contexts.current.reset(token)
 
 
 def _context(attempt: Attempt) -> contexts.AttemptContext:
@@ -156,21 +169,19 @@ def _context(attempt: Attempt) -> contexts.AttemptContext:
 
 
 async def _call(attempt: Attempt, *, scoped: bool) -> Outcome:
-    timeout = attempt.registration.timeout
-    if attempt.task.timeout is not None:
-        timeout = seconds("timeout", attempt.task.timeout)
+    timeout = attempt.timeout
     try:
         if timeout is None and not scoped:
-            return classify_result(await _run(attempt))
+            return await _run(attempt)
         with anyio.CancelScope() as scope:
             if scoped:
                 attempt.cancel = scope.cancel
             if timeout is not None:
                 scope.deadline = anyio.current_time() + timeout
-            return classify_result(await _run(attempt))
+            return await _run(attempt)
         # Only a scope that caught its own cancellation comes here.
         return _stopped(attempt, timeout)
-    except BaseException as error:  # noqa: BLE001 - whatever a processor raises is its outcome
+    except BaseException as error:
         return _raised(attempt, error, scoped=scoped)
 
 
@@ -199,34 +210,47 @@ def _raised(attempt: Attempt, error: BaseException, *, scoped: bool) -> Outcome:
     return classify_error(error)
 
 
-async def _run(attempt: Attempt) -> object:
+async def _run(attempt: Attempt) -> Outcome:
     processor, task = attempt.registration.processor, attempt.task
     if attempt.registration.is_async:
-        return await processor(task)
+        return classify_result(await processor(task))
     result, error = await _in_thread(attempt, lambda: processor(task))
+    if isinstance(error, Exception):
+        return classify_error(error)  # not raised again: a StopIteration would become a RuntimeError
     if error is not None:
         raise error
-    return await result if inspect.isawaitable(result) else result
+    return classify_result(await result if inspect.isawaitable(result) else result)
 
 
 async def _in_thread(attempt: Attempt, run: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     ended = attempt.thread = threading.Event()
+    gate = threading.Lock()  # passed once: by the thread, or by a caller that was cancelled before a thread was free
 
     def guarded() -> tuple[Any, BaseException | None]:
+        if not gate.acquire(blocking=False):
+            return None, None
         try:
             return run(), None
-        except BaseException as error:  # noqa: BLE001 - StopIteration cannot cross a future
+        except BaseException as error:
             return None, error
         finally:
             ended.set()
             for watcher in attempt.thread_watchers:
                 watcher()
 
-    return await attempt.queue.threads.run(guarded, attempt.limiter)
+    try:
+        return await attempt.queue.threads.run(guarded, attempt.limiter)
+    except BaseException:
+        if gate.acquire(blocking=False):
+            ended.set()
+        raise
 
 
 def decide(attempt: Attempt, outcome: Outcome) -> Change:
-    """The change that an outcome means; a thread that outlived its timeout keeps the lease until it ends."""
+    """The change that an outcome means; a thread that outlived its timeout keeps the lease until it ends.
+
+    Where the change leaves the row running, tell ``keeper.settled`` once it is stored, or given up.
+    """
     row, options = attempt.row, attempt.queue.options
     if isinstance(outcome, Succeeded):
         return changes.succeed(row, attempt.op, options.keep_ended_ms(keyed=row.key is not None))
@@ -253,12 +277,11 @@ def _decide_failure(attempt: Attempt, outcome: Failed) -> Change:
         worker=attempt.worker,
         release=options.release,
     )
-    if outcome.permanent:
-        reason = Reason.REJECTED if outcome.rejected else Reason.PERMANENT
-        return changes.die(row, attempt.op, reason, failure, options.keep_letters_ms)
-    delay = _delay(attempt, outcome, elapsed) if attempt.number <= attempt.retries else None
+    row_age = max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed)
+    failed = failed_attempt(attempt.queue, attempt.task, attempt.registration, outcome, attempt.number, row_age)
+    delay = next_delay(outcome, attempt.policy, attempt.retries, failed)
     if delay is None:
-        return changes.die(row, attempt.op, Reason.RETRIES_EXHAUSTED, failure, options.keep_letters_ms)
+        return changes.die(row, attempt.op, cause_of_death(outcome), failure, options.keep_letters_ms)
     delay_ms = round(delay * 1000)
     if attempt.in_thread:
         attempt.queue.keeper.hold(attempt, changes.yield_thread(row, f"{row.token}.t", delay_ms))
@@ -266,26 +289,40 @@ def _decide_failure(attempt: Attempt, outcome: Failed) -> Change:
     return changes.try_again(row, attempt.op, failure, delay_ms)
 
 
-def _delay(attempt: Attempt, outcome: Failed, elapsed: float) -> float | None:
+def failed_attempt(
+    queue: DeadLetterQueue, task: Task, registration: Registration, outcome: Failed, number: int, age: float
+) -> FailedAttempt:
+    """What a policy sees of a failure; ``age`` is the task's, in seconds."""
+    return FailedAttempt(
+        number=number,
+        error=outcome.error,
+        task_id=task.id,
+        type=task.type,
+        age=age,
+        random=queue.chance.random,
+        now=queue.clock.monotonic(),
+        max_retries=queue.options.asked(task, registration.max_retries),
+    )
+
+
+def next_delay(outcome: Failed, policy: RetryPolicy, retries: float, failed: FailedAttempt) -> float | None:
+    """Seconds until the next attempt, or None where the task is dead: the one place that decides it."""
+    if outcome.permanent or failed.number > retries:
+        return None
     if outcome.retry_after is not None:
         return outcome.retry_after
-    row, queue = attempt.row, attempt.queue
     try:
-        delay = attempt.policy.delay(
-            FailedAttempt(
-                number=attempt.number,
-                error=outcome.error,
-                task_id=row.id,
-                type=row.type,
-                age=max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed),
-                random=queue.chance.random,
-                now=queue.clock.monotonic(),
-                max_retries=queue.options.asked(attempt.task, attempt.registration.max_retries),
-            )
-        )
+        delay = policy.delay(failed)
         if delay is not None and not 0 <= delay < math.inf:
             raise ValueError(f"its delay was {delay!r}")  # noqa: TRY301 - the same answer as to any other fault of a policy
     except Exception:
-        log.exception("retry policy %r failed; %s is tried again in %g s", attempt.policy, row.id, _FALLBACK_DELAY)
+        log.exception("retry policy %r failed; %s is tried again in %g s", policy, failed.task_id, _FALLBACK_DELAY)
         return _FALLBACK_DELAY
     return delay
+
+
+def cause_of_death(outcome: Failed) -> Reason:
+    """Why a task is dead for which ``next_delay`` knows no other attempt."""
+    if outcome.rejected:
+        return Reason.REJECTED
+    return Reason.PERMANENT if outcome.permanent else Reason.RETRIES_EXHAUSTED

@@ -141,36 +141,49 @@ async def erase(queue: DeadLetterQueue, query: Query, *, everything: bool) -> Bu
     if not (query.has_condition or everything):
         raise InvalidQuery("query: it has no condition; narrow it, or say everything=True")
     now_ms = (await queue.backend.inspect()).now_ms
-    result = BulkResult(matched=0, changed=0, failed=0, cutoff=from_ms(now_ms))
-    keep_ms = queue.options.keep_finished_ms
+    seen: set[str] = set()
+    buried: set[str] = set()
+    states = [*State] if query.state in (None, State.DEAD) else [query.state]
+    while await _erase_pass(queue, query, states, now_ms, seen, buried):
+        continue  # what changed its state during a pass is met by the next
+    return BulkResult(matched=len(seen), changed=len(buried), failed=0, cutoff=from_ms(now_ms))
 
-    def bury(row: Row) -> Change:
-        return changes.erase(row, queue.chance.name(), keep_ms)
 
-    states = (PENDING, SUCCEEDED, DEAD) if query.state is None or query.state == DEAD else (str(query.state),)
+async def _erase_pass(
+    queue: DeadLetterQueue, query: Query, states: Sequence[State], now_ms: int, seen: set[str], buried: set[str]
+) -> bool:
+    """Bury what matches now; answer whether that was anything."""
+    before = len(buried)
+    running: set[str] = set()
     for state in states:
         async for rows in matching(queue, query, state, now_ms=now_ms):
-            result = await _step(queue, rows, bury, result, dry_run=False)
-    return await _erase_running(queue, query, bury, result, now_ms)
+            seen.update(row.id for row in rows)
+            if state == RUNNING:
+                running.update(row.id for row in rows)
+            else:
+                await _bury(queue, rows, buried)
+    await _bury_ended(queue, running, buried)
+    return len(buried) > before
 
 
-async def _erase_running(
-    queue: DeadLetterQueue, query: Query, bury: Callable[[Row], Change], result: BulkResult, now_ms: int
-) -> BulkResult:
+async def _bury(queue: DeadLetterQueue, rows: Sequence[Row], buried: set[str]) -> None:
+    batch = [changes.erase(row, queue.chance.name(), queue.options.keep_finished_ms) for row in rows]
+    verdicts = await queue.apply(batch)
+    buried.update(change.id for change, verdict in zip(batch, verdicts, strict=True) if verdict is Verdict.DONE)
+
+
+async def _bury_ended(queue: DeadLetterQueue, running: set[str], buried: set[str]) -> None:
     """Wait for the attempts that run, then bury what they left: a processor is never cut off in the middle of its effect."""
-    running = {row.id async for rows in matching(queue, query, RUNNING, now_ms=now_ms) for row in rows}
     wait = 0.01
     while running:
+        await queue.sweep()  # an attempt whose worker vanished has ended, too
         ids = sorted(running)[:BATCH]
         rows = [row for row in await queue.backend.load(queue.name, ids) if row is not None]
         ended = [row for row in rows if row.state in (PENDING, SUCCEEDED, DEAD)]
         if ended:
-            result = await _step(queue, ended, bury, result, dry_run=False)
-        still = {row.id for row in rows if row.state == RUNNING}
-        running -= set(ids) - still
+            await _bury(queue, ended, buried)
+        running -= set(ids) - {row.id for row in rows if row.state == RUNNING} - {row.id for row in ended}
+        running -= buried
         if running:
             await queue.clock.sleep(wait)
             wait = min(wait * 2, 1.0)
-    return result
-
-

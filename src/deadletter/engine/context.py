@@ -45,6 +45,7 @@ class AttemptContext:
         self.last_failure = last_failure
         self._lease_ms = lease_ms
         self._extend = extend
+        self.over = False  # a task that it started may outlive it
 
     @property
     def lease_expires_at(self) -> datetime:

@@ -37,6 +37,16 @@ class _Kept:
 
 
 @attrs.define(eq=False)
+class _Held:
+    """An attempt whose thread cannot be stopped, and what follows once it has ended."""
+
+    attempt: Attempt
+    then: Change
+    since: float
+    settled: bool = False  # what follows must not overtake the outcome
+
+
+@attrs.define(eq=False)
 class _Pulse:
     """Whether a loop still answers."""
 
@@ -50,7 +60,7 @@ class Keeper:
     def __init__(self, queue: DeadLetterQueue) -> None:
         self._queue = queue
         self._kept: dict[str, _Kept] = {}
-        self._held: dict[str, tuple[Attempt, Change, float]] = {}
+        self._held: dict[str, _Held] = {}
         self._pulses: dict[int, _Pulse] = {}
         self._bell: Bell | None = None
         self._idle = True
@@ -72,9 +82,19 @@ class Keeper:
 
     def hold(self, attempt: Attempt, then: Change) -> None:
         """Keep the lease until the attempt's thread has ended, then apply ``then``."""
-        self._held[attempt.row.token or ""] = (attempt, then, self._queue.clock.monotonic())
+        self._held[attempt.row.token or ""] = _Held(attempt, then, self._queue.clock.monotonic())
         attempt.when_thread_ends(self._wake)
-        self._wake()
+
+    def too_late(self, attempt: Attempt, now: float) -> bool:
+        """Whether its lease may end before the next look at it: nothing should start under it."""
+        return now + self._tick >= attempt.lease_until
+
+    def settled(self, change: Change) -> None:
+        """The outcome of a held attempt is stored, or given up; anything else is ignored. From its loop."""
+        held = self._held.get(change.token or "")
+        if held is not None:
+            held.settled = True
+            self._wake()
 
     @property
     def idle(self) -> bool:
@@ -96,10 +116,11 @@ class Keeper:
         self._wake()
 
     def join(self) -> None:
-        """Wait for the thread to end."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        """Wait for the thread to end; after that it may start again."""
+        if self._thread is not None:
             self._thread.join(5)
-            self._thread = None
+        self._thread = self._bell = None
+        self._idle, self._stopping = True, False
 
     def after_fork(self) -> None:
         """In a child: the parent's attempts are not ours."""
@@ -109,8 +130,9 @@ class Keeper:
         try:
             anyio.run(self.serve)
         except Exception:
-            log.exception("the lease keeper of queue %r failed", self._queue.name)
-            self._thread = None
+            log.exception("the lease keeper of queue %r failed; the next attempt starts it again", self._queue.name)
+            self._thread = self._bell = None
+            self._idle = True
 
     async def serve(self) -> None:
         """Care, until stopped: in a thread of its own, or (simulated) in the caller's loop."""
@@ -123,12 +145,13 @@ class Keeper:
                     await self._bell.wait()
                 last = self._queue.clock.monotonic()
                 self._idle = False
+                continue
             await self._nap(self._tick)
             now = self._queue.clock.monotonic()
             self._watch_loops(now)
-            self._end_overlong(now)
             await self._end_held()
             await self._extend(now, stretched=now - last > 3 * self._tick)
+            self._end_overlong(self._queue.clock.monotonic())
             last = now
 
     async def _nap(self, seconds: float) -> None:
@@ -141,8 +164,7 @@ class Keeper:
                 await bell.wait()
                 group.cancel_scope.cancel()
 
-            if self._held:  # only a thread's end is worth an early look
-                group.start_soon(rung)
+            group.start_soon(rung)
             await self._queue.clock.sleep(seconds)
             group.cancel_scope.cancel()
 
@@ -151,8 +173,8 @@ class Keeper:
             attempt = kept.attempt
             if now >= attempt.deadline:
                 self._stop(kept, "timeout")
-            elif attempt.row.key is not None and now >= attempt.lease_until:
-                # Unknown is not lost, but with a key nobody may start beside us once our lease has surely ended.
+            elif attempt.row.key is not None and self.too_late(attempt, now):
+                # Unknown is not lost, but with a key nobody may start beside us, and the next look would come too late.
                 self._stop(kept, "lost")
 
     def _stop(self, kept: _Kept, why: str) -> None:
@@ -162,26 +184,26 @@ class Keeper:
             self._kept.pop(kept.attempt.row.token or "", None)
 
     async def _end_held(self) -> None:
-        for token, (attempt, then, since) in list(self._held.items()):
-            if attempt.in_thread:
+        for token, held in list(self._held.items()):
+            if held.attempt.in_thread or not held.settled:
                 continue
-            passed_ms = round((self._queue.clock.monotonic() - since) * 1000)
+            then = held.then
+            passed_ms = round((self._queue.clock.monotonic() - held.since) * 1000)
             if then.due_ms is not None:
-                then = attrs.evolve(then, due_ms=max(0, then.due_ms - passed_ms))  # noqa: PLW2901
+                then = attrs.evolve(then, due_ms=max(0, then.due_ms - passed_ms))
             try:
                 await self._queue.apply([then])
-            except Exception as error:  # noqa: BLE001 - the store is away; the next tick tries again
-                log.warning("cannot give back %s yet: %s", attempt.row.id, error)
+            except Exception as error:
+                log.warning("cannot give back %s yet: %s", then.id, error)
                 return
             self._held.pop(token, None)
 
     async def _extend(self, now: float, *, stretched: bool) -> None:
         lease = self._queue.options.lease_ms / 1000
-        due = [
-            attempt
-            for attempt in [kept.attempt for kept in list(self._kept.values())] + [held[0] for held in self._held.values()]
-            if stretched or attempt.lease_until - now < lease * 2 / 3
-        ]
+        # Not what is being settled: an extension in between would make a repeat of the outcome look new.
+        alive = [kept.attempt for kept in list(self._kept.values())]
+        alive += [held.attempt for held in list(self._held.values()) if held.settled]
+        due = [attempt for attempt in alive if stretched or attempt.lease_until - now < lease * 2 / 3]
         for at in range(0, len(due), BATCH):
             await self._extend_batch(due[at : at + BATCH])
 
@@ -193,9 +215,10 @@ class Keeper:
             batch.append(changes.extend(attempt.row, f"{attempt.row.token}.x{attempt.extensions}", lease_ms))
         sent = self._queue.clock.monotonic()
         try:
-            verdicts = await self._queue.apply(batch)
-        except Exception as error:  # noqa: BLE001 - unknown, not lost
-            log.warning("cannot extend %d leases yet: %s", len(due), error)
+            with anyio.fail_after(lease_ms / 3000):  # a store that hangs must not keep us from what else is to be done
+                verdicts = await self._queue.apply(batch)
+        except Exception as error:
+            log.warning("cannot extend %d leases yet: %s", len(due), str(error) or type(error).__name__)
             return
         for attempt, verdict in zip(due, verdicts, strict=True):
             if verdict in (Verdict.DONE, Verdict.REPEATED):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from ..model.errors import InvalidTask, NotDead, NotReplayable, TaskConflict, TaskNotFound
-from ..model.record import Reason, TaskRecord
-from ..model.row import DEAD, GONE, PENDING, FailureRow, Inserted, NewRow, Row, Verdict
+from ..model.errors import IdempotencyConflict, InvalidTask, NotDead, NotReplayable, TaskConflict, TaskNotFound
+from ..model.record import EDITED, Reason, TaskRecord
+from ..model.row import DEAD, GONE, PENDING, FailureRow, Inserted, Insertion, NewRow, Row, Verdict
 from ..model.task import Duration, Task
 from ..rules import changes
 from ..rules.codec import encode_task
@@ -19,8 +19,6 @@ from .options import to_ms
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
-
-EDITED = "deadletter.Edited"
 
 
 async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, reason: Reason | str) -> str:
@@ -33,8 +31,15 @@ async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, rea
         raise InvalidTask("exc", f"{exc!r} is no exception; give the one that was raised")
     insertion = await queue.insert_row(dead_row(queue, queue.new_row(task), exc, why))
     if insertion.verdict not in (Inserted.STORED, Inserted.EXISTS):
-        raise TaskConflict(insertion.id)
+        raise conflict(task, insertion)
     return insertion.id
+
+
+def conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConflict:
+    """What to raise for a task that was not stored."""
+    if insertion.verdict is Inserted.TASK_CONFLICT:
+        return TaskConflict(task.id)
+    return IdempotencyConflict(task.idempotency_key or "", insertion.id)
 
 
 def dead_row(queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason) -> NewRow:

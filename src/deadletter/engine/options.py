@@ -12,14 +12,12 @@ import attrs
 
 from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
-from ..model.row import Row
 from ..model.task import Duration, Task, seconds
 from ..retry import as_policy, retries_allowed
-from ..rules.redaction import DEFAULT_PATHS
+from ..rules.redaction import DEFAULT_PATHS, Redactor, path_mark
 
 RetryLike: TypeAlias = "RetryPolicy | Sequence[timedelta | float]"
 
-DEFAULTS_MARK = "$defaults"  # in Row.redact: the default paths, without writing them into every row
 GUIDE_DELAYS = (5, 30, 120, 300)
 
 
@@ -62,7 +60,7 @@ class Options:
     @property
     def redact_mark(self) -> str:
         """The same as it is stored with a row."""
-        return "\n".join((*((DEFAULTS_MARK,) if self.redact_defaults else ()), *self.redact))
+        return path_mark(self.redact, defaults=self.redact_defaults)
 
     def keep_ended_ms(self, *, keyed: bool) -> int:
         """How long a task that succeeded stays known."""
@@ -83,15 +81,7 @@ class Options:
         return retries_allowed(policy, self.asked(task, max_retries))
 
 
-def stored_paths(row: Row) -> tuple[str, ...]:
-    """The hidden paths that stand with a row."""
-    paths: list[str] = []
-    for line in row.redact.split("\n") if row.redact else ():
-        paths.extend(DEFAULT_PATHS if line == DEFAULTS_MARK else (line,))
-    return tuple(paths)
-
-
-def make_options(  # noqa: PLR0913 - the constructor's own list
+def make_options(
     *,
     name: str,
     retry: RetryLike | None,
@@ -116,8 +106,9 @@ def make_options(  # noqa: PLR0913 - the constructor's own list
         raise TypeError("retry and retry_delays say the same thing; give one of them")
     if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable():
         raise InvalidTask("name", f"{name!r} is no queue name; give 1-100 printable characters")
-    if isinstance(redact, str) or any("\n" in path or not path or path == DEFAULTS_MARK for path in redact):
+    if isinstance(redact, str) or any("\n" in path or path.startswith("$") for path in redact):
         raise InvalidTask("redact", f'{redact!r} is no list of paths such as ("card_number", "*.email")')
+    Redactor(redact)  # names a path that is none
     if on_uncertain not in ("retry", "dead"):
         raise InvalidTask("on_uncertain", f'{on_uncertain!r} is not one of "retry", "dead"')
     if max_retries is not None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
+import attrs
 import orjson
 
-from ..model.errors import BackendUnavailable
+from ..model.errors import BackendError
 from ..model.record import WorkerInfo
 from ..model.row import RUNNING, Change, NewRow, Row, Scan, Verdict
 from ..model.task import from_ms
@@ -22,6 +23,9 @@ log = logging.getLogger("deadletter.presence")
 
 LEASE_MS = 45_000
 BEAT = 15.0
+
+
+RESERVED = ("workers", "effects")
 
 
 def reserved(kind: str, queue: str) -> str:
@@ -57,7 +61,7 @@ class Presence:
                     if types != known or not await self._beat(f"{self._row.token}.{beats}"):
                         await self._appear(types)
                         known = types
-                except BackendUnavailable as error:
+                except BackendError as error:
                     log.debug("no sign of life yet: %s", error)
                 await self._queue.clock.sleep(BEAT)
         finally:
@@ -85,17 +89,21 @@ class Presence:
         try:
             await self._apply(changes.abandon(self._row.id, self._row.token or "", f"{self._row.token}.bye"))
             await self._queue.backend.sweep(self._reserved, 100)
-        except BackendUnavailable:
+        except BackendError:
             return
 
 
 async def present(queue: DeadLetterQueue) -> list[WorkerInfo]:
     """The workers that gave a sign of life lately, by name."""
-    page = await queue.backend.scan(reserved("workers", queue.name), Scan(state=RUNNING, history=0))
     found = []
-    for row in page.rows:
-        if row.lease_ms is None or row.lease_ms <= page.now_ms or row.body is None:
-            continue
-        said = orjson.loads(row.body)
-        found.append(WorkerInfo(name=said["name"], types=said["types"], last_seen=from_ms(row.lease_ms - LEASE_MS)))
-    return sorted(found, key=lambda worker: worker.name)
+    scan = Scan(state=RUNNING, history=0)
+    while True:
+        page = await queue.backend.scan(reserved("workers", queue.name), scan)
+        for row in page.rows:
+            if row.lease_ms is None or row.lease_ms <= page.now_ms or row.body is None:
+                continue
+            said = orjson.loads(row.body)
+            found.append(WorkerInfo(name=said["name"], types=said["types"], last_seen=from_ms(row.lease_ms - LEASE_MS)))
+        if page.after is None:
+            return sorted(found, key=lambda worker: worker.name)
+        scan = attrs.evolve(scan, after=page.after)

@@ -30,12 +30,13 @@ async def process_task(queue: DeadLetterQueue, task_id: str, processor: Processo
     registration = Registration(processor=processor, is_async=is_async(processor))
     known = queue.registry
     for _ in range(3):  # a lapsed or expired row is dealt with first, then asked for again
+        sent = queue.clock.monotonic()
         claimed = await _claim(queue, task_id)
         if isinstance(claimed, bool):
             return claimed
         if isinstance(claimed, Row):
             try:
-                return await _run(queue, _begin(queue, claimed, registration, known.get(claimed.type)))
+                return await _run(queue, _begin(queue, claimed, registration, known.get(claimed.type), sent))
             except Undecodable as error:
                 op = f"{claimed.token}.s"
                 await settle(queue, changes.quarantine(claimed, op, str(error), queue.options.keep_letters_ms))
@@ -43,7 +44,7 @@ async def process_task(queue: DeadLetterQueue, task_id: str, processor: Processo
     raise TaskBusy(task_id)
 
 
-def _begin(queue: DeadLetterQueue, row: Row, given: Registration, known: Registration | None) -> Attempt:
+def _begin(queue: DeadLetterQueue, row: Row, given: Registration, known: Registration | None, sent: float) -> Attempt:
     registration = given
     if known is not None:  # the type's own policy and timeout hold for a processor that is given, too
         registration = Registration(
@@ -53,10 +54,8 @@ def _begin(queue: DeadLetterQueue, row: Row, given: Registration, known: Registr
             max_retries=known.max_retries,
             timeout=known.timeout,
         )
-    if row.attempts == 0:
-        (registration.retry or queue.options.policy).observe(queue.clock.monotonic())
-    sent = queue.clock.monotonic()
-    return begin(queue, row, registration, worker=row.owner or "", sent=sent, now_ms=(row.lease_ms or 0) - queue.options.lease_ms)
+    now_ms = (row.lease_ms or 0) - queue.options.lease_ms
+    return begin(queue, row, registration, worker=row.owner or "", sent=sent, now_ms=now_ms)
 
 
 async def _claim(queue: DeadLetterQueue, task_id: str) -> Row | bool | None:
@@ -101,31 +100,49 @@ async def _clear(queue: DeadLetterQueue, task_id: str, now_ms: int) -> None:
 
 
 async def _run(queue: DeadLetterQueue, attempt: Attempt) -> bool:
+    if queue.keeper.too_late(attempt, queue.clock.monotonic()):
+        await _give_back(queue, attempt)
+        raise LeaseLost(attempt.row.id)
     queue.keeper.add(attempt, loop_caller())
     try:
         outcome = await call(attempt, scoped=True)
     except BaseException:
-        queue.keeper.remove(attempt)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(5):  # given back at once, not consumed
-            await queue.apply_one(decide(attempt, Released()))
+        await _give_back(queue, attempt)
         raise
-    queue.keeper.remove(attempt)
-    if attempt.stopped == "lost":
+    if isinstance(outcome, Released):  # stopped by the keeper; the lease is perhaps still ours
+        await _give_back(queue, attempt)
         raise LeaseLost(attempt.row.id)
-    await settle(queue, decide(attempt, outcome))
+    queue.keeper.remove(attempt)
+    change = decide(attempt, outcome)
+    try:
+        await settle(queue, change)
+    finally:
+        queue.keeper.settled(change)
     return isinstance(outcome, Succeeded)
+
+
+async def _give_back(queue: DeadLetterQueue, attempt: Attempt) -> None:
+    """Release at once what has not run to its end: not consumed. Where the store is away, the lease lapses."""
+    queue.keeper.remove(attempt)
+    change = decide(attempt, Released())
+    with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+        try:
+            await queue.apply_one(change)
+        except BackendError as error:
+            log.warning("cannot give back %s, its lease lapses instead: %s", attempt.row.id, error)
+    queue.keeper.settled(change)
 
 
 async def settle(queue: DeadLetterQueue, change: Change) -> None:
     """Store an outcome, shielded; raises LeaseLost where it came too late."""
-    give_up = queue.options.lease_ms / 1000 * _GIVE_UP_LEASES
+    give_up = queue.clock.monotonic() + queue.options.lease_ms / 1000 * _GIVE_UP_LEASES
 
     async def apply() -> list[Verdict]:
         return [await queue.apply_one(change)]
 
     with anyio.CancelScope() as scope:
         scope.shield = True
-        verdict = (await persist(apply, queue.clock, give_up))[0]
+        verdict = (await persist(apply, queue.clock, lambda: give_up))[0]
     if verdict in (Verdict.STALE, Verdict.MISSING):
         raise LeaseLost(change.id)
 
@@ -139,4 +156,4 @@ async def extend(queue: DeadLetterQueue, attempt: Attempt, duration: float) -> N
     if verdict in (Verdict.STALE, Verdict.MISSING):
         raise LeaseLost(attempt.row.id)
     attempt.lease_until = sent + lease_ms / 1000
-    attempt.deadline = max(attempt.deadline, sent + duration + queue.options.max_runtime)
+    attempt.deadline += duration

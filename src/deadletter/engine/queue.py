@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
-from ..model.errors import BatchFailed, DeadLetterError, IdempotencyConflict, InvalidTask, TaskConflict, TaskNotFound
+from ..model.errors import BatchFailed, DeadLetterError, InvalidTask, TaskNotFound
 from ..model.event import Event
 from ..model.outcome import Processor
 from ..model.query import Query
@@ -35,6 +35,7 @@ from .options import Options, RetryLike, make_options
 from .registry import Registration, Registry, is_async
 from .settler import Coalescer
 from .sweeper import sweep
+from .watching import added_metadata
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class DeadLetterQueue:
         InvalidSetting: for a URL that cannot be used.
     """
 
-    def __init__(  # noqa: PLR0913 - the options that users type
+    def __init__(
         self,
         backend: Backend | str,
         tracing: Instrumentation | None = None,
@@ -183,6 +184,7 @@ class DeadLetterQueue:
             await anyio.to_thread.run_sync(self.keeper.join)
         if self._owns_backend:
             await self.backend.aclose()
+        self._opened = False
 
     async def enqueue(self, task: Task, *, on_dead: Literal["keep", "replay"] = "keep") -> str:
         """Store a task; answer its id, or that of the task which its key or id is bound to.
@@ -228,8 +230,9 @@ class DeadLetterQueue:
                 raise BatchFailed(at, ids, str(error)) from error
             for offset, insertion in enumerate(insertions):
                 if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
-                    conflict = _conflict(given[at + offset], insertion)
+                    conflict = letters.conflict(given[at + offset], insertion)
                     raise BatchFailed(at + offset, ids, str(conflict)) from conflict
+                _warn_of_letter(given[at + offset], insertion)
             ids += [insertion.id for insertion in insertions]
         return ids
 
@@ -238,10 +241,10 @@ class DeadLetterQueue:
         if not isinstance(task, Task):
             raise InvalidTask("task", f"{type(task).__name__} is no deadletter.Task")
         if self.instrumentation is not None:
-            task = attrs.evolve(task, metadata={**self.instrumentation.metadata(), **task.metadata})
+            task = attrs.evolve(task, metadata={**added_metadata(self.instrumentation), **task.metadata})
         options = self.options
         body = encode_task(self.codec, task, max_payload_bytes=options.max_payload_bytes)
-        if b"$redacted" in body:
+        if b"$redacted" in body or not isinstance(self.codec, JsonCodec):  # another codec may encrypt
             refuse_redacted(task.payload)
         delay = task.delay
         key = task.idempotency_key
@@ -271,17 +274,11 @@ class DeadLetterQueue:
 
     async def _answer(self, task: Task, insertion: Insertion, on_dead: str) -> str:
         if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
-            raise _conflict(task, insertion)
-        if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD:
-            if on_dead == "replay":
-                await letters.replay_if_dead(self, insertion.id)
-            else:
-                log.warning(
-                    "%s of type %s is a dead letter already; nothing was enqueued (retry it, or enqueue with on_dead='replay')",
-                    insertion.id,
-                    task.type,
-                    extra={"task_id": insertion.id},
-                )
+            raise letters.conflict(task, insertion)
+        if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD and on_dead == "replay":
+            await letters.replay_if_dead(self, insertion.id)
+        else:
+            _warn_of_letter(task, insertion)
         return insertion.id
 
     async def process_task(self, task_id: str, processor: Processor) -> bool:
@@ -302,7 +299,7 @@ class DeadLetterQueue:
         await self.open()
         return await letters.capture(self, task, exc, reason=reason)
 
-    async def get(self, id: str) -> TaskRecord:  # noqa: A002 - the contract's word
+    async def get(self, id: str) -> TaskRecord:
         """The task with its whole story, in any state; raises TaskNotFound."""
         await self.open()
         row = await self.row(id, history=20)
@@ -331,11 +328,11 @@ class DeadLetterQueue:
 
     async def retry(
         self,
-        id: str,  # noqa: A002
+        id: str,
         *,
         reset_attempts: bool = True,
         payload: Any = None,
-        type: str | None = None,  # noqa: A002
+        type: str | None = None,
         delay: Duration = 0,
         why: str | None = None,
     ) -> TaskRecord:
@@ -392,7 +389,7 @@ class DeadLetterQueue:
         await self.open()
         return await bulk.erase(self, query, everything=everything)
 
-    async def cancel(self, id: str) -> bool:  # noqa: A002
+    async def cancel(self, id: str) -> bool:
         """Delete a pending task; False where it is not pending (any more). Raises TaskNotFound."""
         await self.open()
         return await letters.cancel(self, id)
@@ -406,7 +403,7 @@ class DeadLetterQueue:
 
     def processor(
         self,
-        type: str,  # noqa: A002
+        type: str,
         *,
         retry: RetryLike | None = None,
         max_retries: int | None = None,
@@ -416,7 +413,7 @@ class DeadLetterQueue:
         """Register the decorated function as the processor of a type, for workers."""
         policy: RetryPolicy | None = as_policy(retry) if retry is not None else None
         Task(type=type, max_retries=max_retries, timeout=timeout)
-        if concurrency is not None and concurrency < 1:
+        if concurrency is not None and (not isinstance(concurrency, int) or concurrency < 1):
             raise InvalidTask("concurrency", f"{concurrency!r} is no number of attempts; give 1 or more")
 
         def register(function: P) -> P:
@@ -504,14 +501,18 @@ class DeadLetterQueue:
 _RANK = {"high": 0, "normal": 1, "low": 2}
 
 
+def _warn_of_letter(task: Task, insertion: Insertion) -> None:
+    if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD:
+        log.warning(
+            "%s of type %s is a dead letter already; nothing was enqueued (retry it, or enqueue with on_dead='replay')",
+            insertion.id,
+            task.type,
+            extra={"task_id": insertion.id},
+        )
+
+
 def _any_conflict(insertions: Sequence[Insertion]) -> bool:
     return any(insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT) for insertion in insertions)
-
-
-def _conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConflict:
-    if insertion.verdict is Inserted.TASK_CONFLICT:
-        return TaskConflict(task.id)
-    return IdempotencyConflict(task.idempotency_key or "", insertion.id)
 
 
 def _backend(backend: Backend | str, clock: Clock | None) -> tuple[Backend, bool]:

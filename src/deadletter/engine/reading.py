@@ -62,11 +62,23 @@ async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limi
     more = scan.after is not None and len(items) == limit and await _another(queue, wanted, scan)
     total, at_least = await _total(queue, wanted, counts, len(items), complete=after is None and not more)
     return Page(
-        items=items,
+        items=await _whole(queue, items),
         next_cursor=encode_cursor(scan.after) if more and scan.after is not None else None,
         total=total,
         total_at_least=max(at_least, len(items) + more),
     )
+
+
+async def _whole(queue: DeadLetterQueue, items: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """The same records with their whole history, as far as they still exist."""
+    found: list[TaskRecord] = []
+    for at in range(0, len(items), BATCH):
+        step = items[at : at + BATCH]
+        rows = await queue.backend.load(queue.name, [item.id for item in step], history=20)
+        for item, row in zip(step, rows, strict=True):
+            same = row is not None and row.state == item.state
+            found.append(queue.record(row) if same and row is not None else item)
+    return found
 
 
 async def _another(queue: DeadLetterQueue, wanted: Query, scan: Scan) -> bool:
@@ -98,7 +110,7 @@ async def _named(queue: DeadLetterQueue, query: Query, after: tuple[int, str] | 
     left = [row for row in rows if after is None or (row.time_ms, row.id) < after]
     shown = left[:limit]
     cursor = encode_cursor((shown[-1].time_ms, shown[-1].id)) if len(left) > limit else None
-    items = [queue.record(row) for row in shown]
+    items = await _whole(queue, [queue.record(row) for row in shown])
     return Page(items=items, next_cursor=cursor, total=len(rows), total_at_least=len(rows))
 
 

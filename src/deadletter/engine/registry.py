@@ -40,7 +40,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_type: dict[str, Registration] = {}
-        self.version = 0  # raised by each registration, so that workers look again
+        self.watchers: list[Callable[[], object]] = []  # called at each registration: workers that sleep
 
     def add(self, type_: str, registration: Registration) -> None:
         """Register; raises InvalidTask where another processor has the type."""
@@ -49,7 +49,8 @@ class Registry:
         if known is not None and known.processor is not registration.processor:
             raise InvalidTask("type", f"{type_!r} has a processor already: {known.processor!r}")
         self._by_type[type_] = registration
-        self.version += 1
+        for watcher in list(self.watchers):
+            watcher()
 
     def get(self, type_: str) -> Registration | None:
         """The registration for a type."""

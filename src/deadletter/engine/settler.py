@@ -7,6 +7,7 @@ all along in the next call.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +44,8 @@ class Coalescer(Generic[In, Out]):
 
     Args:
         flush: does a batch; may raise, and then each caller gets the error.
-        alone: whether an item's answer means that the batch must be sent again one by one (nothing of it was done).
+        alone: whether the answers mean that the batch must be sent again one by one (nothing of it was done). So it is where
+            a batch fails though the store is there: one bad item fails no stranger.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class Coalescer(Generic[In, Out]):
     async def _wait(self, line: _Line[In, Out], item: In, reply: Reply[Out | None]) -> Out | None:
         try:
             return await reply.wait()
-        except BaseException:
+        except BaseException as error:
             if (item, reply) in line.waiting:
                 line.waiting.remove((item, reply))
             elif reply.leads:  # cancelled just when its turn had come
                 self._hand_over(line)
+            reply.error = error  # nobody waits for it any more
             raise
 
     def _hand_over(self, line: _Line[In, Out]) -> None:
@@ -101,6 +104,9 @@ class Coalescer(Generic[In, Out]):
         with anyio.CancelScope(shield=True):  # others wait for this call: their leader may not leave midway
             try:
                 answers = await self._send([item, *(other for other, _ in others)])
+            except BaseException:  # asyncio's own cancel breaks shields: the others go again, which is safe
+                line.waiting.extendleft(waiter for waiter in reversed(others) if waiter[1].error is None)
+                raise
             finally:
                 self._hand_over(line)
         for (_, reply), answer in zip(others, answers[1:], strict=True):
@@ -116,28 +122,31 @@ class Coalescer(Generic[In, Out]):
     async def _send(self, items: list[In]) -> list[Out | BaseException]:
         try:
             answers = await self._flush(items)
-        except Exception as error:  # noqa: BLE001 - each caller is told
-            return [error for _ in items]
-        if len(items) == 1 or not self._alone(answers):
-            return list(answers)
+        except Exception as error:  # each caller is told
+            if len(items) == 1 or isinstance(error, BackendUnavailable):
+                return [error for _ in items]
+        else:
+            if len(items) == 1 or not self._alone(answers):
+                return list(answers)
         one_by_one: list[Out | BaseException] = []
         for item in items:
             one_by_one += await self._send([item])
         return one_by_one
 
 
-async def persist(apply: Callable[[], Awaitable[list[Verdict]]], clock: Clock, give_up: float) -> list[Verdict]:
+async def persist(
+    apply: Callable[[], Awaitable[list[Verdict]]], clock: Clock, give_up: Callable[[], float]
+) -> list[Verdict]:
     """Call ``apply`` until the store answers: what an attempt did must not be forgotten since the store was away.
 
-    Its ops make a repeat safe. Raises BackendUnavailable after ``give_up`` seconds.
+    Its ops make a repeat safe. Raises BackendUnavailable once the clock's monotonic time has passed ``give_up()``.
     """
-    began = clock.monotonic()
     wait = _FIRST_WAIT
     while True:
         try:
             return await apply()
         except BackendUnavailable as error:
-            if clock.monotonic() - began >= give_up:
+            if clock.monotonic() >= give_up():
                 raise
             if wait == _FIRST_WAIT:
                 log.warning("outcomes wait for the store: %s", error)
@@ -146,13 +155,17 @@ async def persist(apply: Callable[[], Awaitable[list[Verdict]]], clock: Clock, g
 
 
 class Settler:
-    """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together."""
+    """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together.
+
+    ``on_verdict`` gets None for a change that could not be stored. ``give_up`` is the monotonic time after which a store that is
+    away is waited for no longer.
+    """
 
     def __init__(
         self,
         apply: Callable[[Sequence[Change]], Awaitable[list[Verdict]]],
         clock: Clock,
-        on_verdict: Callable[[Change, Verdict], None],
+        on_verdict: Callable[[Change, Verdict | None], None],
     ) -> None:
         self._apply = apply
         self._clock = clock
@@ -160,7 +173,7 @@ class Settler:
         self._waiting: deque[Change] = deque()
         self._bell = Bell()
         self._under_way = 0
-        self.give_up = float("inf")  # lowered when the worker must leave
+        self.give_up = math.inf  # lowered when the worker must leave
 
     @property
     def pending(self) -> int:
@@ -187,12 +200,18 @@ class Settler:
 
     async def _settle(self, batch: list[Change]) -> None:
         try:
-            verdicts = await persist(lambda: self._apply(batch), self._clock, self.give_up)
+            verdicts: Sequence[Verdict | None] = await persist(
+                lambda: self._apply(batch), self._clock, lambda: self.give_up
+            )
         except BackendUnavailable:
             log.error("%d outcomes could not be stored; their tasks run again when their leases lapse", len(batch))  # noqa: TRY400
-            return
+            verdicts = [None] * len(batch)
         except Exception:
-            log.exception("%d outcomes were refused by the store; their tasks run again when their leases lapse", len(batch))
-            return
+            if len(batch) > 1:  # one bad change fails no stranger
+                for change in batch:
+                    await self._settle([change])
+                return
+            log.exception("the outcome of %s was refused by the store; it runs again when its lease lapses", batch[0].id)
+            verdicts = [None]
         for change, verdict in zip(batch, verdicts, strict=True):
             self._on_verdict(change, verdict)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
-from ..model.errors import BackendUnavailable, Undecodable
-from ..model.row import BATCH, RUNNING, Change, Row
+from ..model.errors import BackendError, Undecodable
+from ..model.row import BATCH, RUNNING, Change, Row, Verdict
 from ..rules import changes
+from .presence import RESERVED, reserved
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
@@ -15,15 +17,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("deadletter.sweeper")
 
 _LONGEST_PAUSE = 1.0
+_TIDY_EVERY = 60.0
 
 
 async def sweep(queue: DeadLetterQueue, limit: int = BATCH) -> int:
     """One bounded step; the number of rows that it dealt with."""
     rows = await queue.backend.sweep(queue.name, limit)
     batch = [change_for(queue, row) for row in rows[:BATCH]]
-    if batch:
-        await queue.apply(batch)
-    return len(batch)
+    verdicts = await queue.apply(batch) if batch else []
+    return sum(verdict is Verdict.DONE for verdict in verdicts)
 
 
 def change_for(queue: DeadLetterQueue, row: Row) -> Change:
@@ -38,13 +40,27 @@ def change_for(queue: DeadLetterQueue, row: Row) -> Change:
     return changes.lapse(row, op, on_uncertain=on_uncertain, max_lease_losses=queue.options.max_lease_losses)
 
 
+async def tidy(queue: DeadLetterQueue) -> None:
+    """Drop what dead processes left in the reserved queues: signs of life, and guards of effects that nobody ended."""
+    for kind in RESERVED:
+        name = reserved(kind, queue.name)
+        lapsed = await queue.backend.sweep(name, BATCH)
+        if lapsed:
+            gone = [changes.abandon(row.id, row.token or "", queue.chance.name()) for row in lapsed[:BATCH]]
+            await queue.backend.apply(name, gone)
+
+
 async def sweep_until_cancelled(queue: DeadLetterQueue) -> None:
     """Sweep on a timer of its own, busy or idle: work comes back within its lease and a second."""
     pause = min(_LONGEST_PAUSE, queue.options.lease_ms / 2000)
+    tidied = -math.inf
     while True:
         try:
             while await sweep(queue) == BATCH:
                 pass
-        except BackendUnavailable as error:
+            if queue.clock.monotonic() - tidied >= _TIDY_EVERY:
+                tidied = queue.clock.monotonic()
+                await tidy(queue)
+        except BackendError as error:
             log.warning("cannot sweep: %s", error)
         await queue.clock.sleep(pause)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..model.errors import BackendUnavailable, DeadLetterError, InvalidTask, Undecodable
-from ..model.outcome import Failed, Released
+from ..model.errors import BackendError, DeadLetterError, InvalidTask, Undecodable
 from ..model.row import BATCH, Change, Claim, Claimed, Row, Verdict
 from ..model.task import Duration, seconds
 from ..rules import changes
@@ -28,12 +27,13 @@ from .sweeper import sweep_until_cancelled
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
-    from .registry import Registration
 
 log = logging.getLogger("deadletter.worker")
 
 _LOW_FIRST = 10  # each 10th claim looks at low first, so that it is never starved
 _SAFETY_POLL = 5.0  # seconds: what a lost hint costs at most
+_FIRST_WAIT = 0.05  # seconds, doubled while the store is away
+_LAST_WAIT = 5.0  # seconds that the last outcomes wait for a store that is away
 _ORDER, _REVERSED = (0, 1, 2), (2, 1, 0)
 
 
@@ -68,9 +68,9 @@ class Worker:
         self._batch = batch
         self._grace = seconds("shutdown_grace", shutdown_grace)
         self._attempts: dict[str, Attempt] = {}
-        self._claims = 0
         self._stopping = False
         self._until_idle = False
+        self._awaits_quiet = False  # somebody waits for the last verdict
         self._bell: Bell | None = None
         self._wake_feeder: Callable[[], None] = lambda: None
         self._call: Callable[..., object] = lambda: None
@@ -108,8 +108,9 @@ class Worker:
         if self._bell is not None:
             raise DeadLetterError(f"worker {self.name} runs already; make another one")
         await self._queue.open()
-        self._stopping, self._until_idle = False, until_idle
+        self._stopping, self._until_idle, self._awaits_quiet = False, until_idle, until_idle
         self._bell = bell = Bell()
+        self._queue.registry.watchers.append(bell.ring)
         self._wake_feeder = bell.ring
         self._call = loop_caller()
         over = anyio.Event()
@@ -121,6 +122,7 @@ class Worker:
                 finally:
                     self.stop()
         finally:
+            self._queue.registry.watchers.remove(bell.ring)
             self._bell = None
 
     async def _live(self, over: anyio.Event) -> None:
@@ -150,7 +152,7 @@ class Worker:
                 async with self._queue.backend.listen(self._queue.name) as signals:
                     async for _ in signals:
                         self._wake_feeder()
-            except BackendUnavailable as error:
+            except BackendError as error:
                 log.warning("no wake-ups until the store is back: %s", error)
             await self._queue.clock.sleep(1)
 
@@ -159,20 +161,22 @@ class Worker:
             await self._quiet(settler)
         for attempt in list(self._attempts.values()):
             attempt.stop("shutdown")
-        settler.give_up = 5.0
-        with anyio.move_on_after(10):
+        settler.give_up = self._queue.clock.monotonic() + _LAST_WAIT
+        with anyio.move_on_after(2 * _LAST_WAIT):
             await self._quiet(settler)
 
     async def _quiet(self, settler: Settler) -> None:
-        while self._attempts or settler.pending:
-            if self._bell is None:
-                return
+        """Return when nothing runs and every outcome is stored or given up."""
+        self._awaits_quiet = True
+        while self._bell is not None and (self._attempts or settler.pending):
             await self._bell.wait()
+        self._awaits_quiet = self._until_idle
 
-    def _verdict(self, change: Change, verdict: Verdict) -> None:
+    def _verdict(self, change: Change, verdict: Verdict | None) -> None:
         if verdict in (Verdict.STALE, Verdict.MISSING):
             log.warning("the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice", change.id, verdict)
-        if self._stopping or self._until_idle:
+        self._queue.keeper.settled(change)
+        if self._awaits_quiet:
             self._wake_feeder()
 
     def enter(self, attempt: Attempt, crew: Crew, settler: Settler) -> None:
@@ -188,13 +192,11 @@ class Worker:
             outcome = await call(attempt, scoped=False)
             attempt.cancel = None
             self._queue.keeper.remove(attempt)
-            if attempt.stopped == "lost" and isinstance(outcome, Released) and not attempt.in_thread:
-                return
             settler.put(decide(attempt, outcome))
-            if isinstance(outcome, Failed) and attempt.in_thread:
+            if attempt.in_thread and attempt.stopped != "shutdown":
                 await self._outlive(attempt)
         except Exception:
-            log.exception("attempt %d of %s could not be judged; it runs again when its lease lapses", attempt.number, token)
+            log.exception("an attempt of %s could not be judged; it runs again when its lease lapses", attempt.row.id)
         finally:
             self._queue.keeper.remove(attempt)
             self._attempts.pop(token, None)
@@ -205,7 +207,8 @@ class Worker:
         bell = Bell()
         attempt.cancel = bell.ring  # at shutdown nobody waits for it
         attempt.when_thread_ends(bell.ring)
-        await bell.wait()
+        with anyio.CancelScope(shield=True):  # under trio the scope that stopped the attempt is still cancelled
+            await bell.wait()
 
 
 class _Feeder:
@@ -225,43 +228,46 @@ class _Feeder:
         self._settler = settler
         self._limiter = limiter
         self._claims = 0
+        self._op: str | None = None  # of a claim whose answer never came: asked again, it answers with what it got
 
     async def feed(self) -> None:
-        worker = self._worker
-        wait = 0.05
-        while not worker.stopping:
-            room = worker.concurrency - worker.running
-            if room <= 0:
-                await self._sleep(None)
-                continue
-            sent = self._queue.clock.monotonic()
+        """Feed until the worker stops, or is idle where that is its end."""
+        wait = _FIRST_WAIT
+        while not self._worker.stopping:
             try:
-                claimed = await self._claim(min(room, worker._batch))  # noqa: SLF001
-            except BackendUnavailable as error:
+                if await self._feed_once():
+                    return
+                wait = _FIRST_WAIT
+            except BackendError as error:
                 log.warning("cannot claim: %s", error)
                 await self._sleep(wait)
-                wait = min(wait * 2, 5.0)
-                continue
-            wait = 0.05
-            for row in claimed.rows:
-                self._start(row, sent, claimed.now_ms)
-            if claimed.suspects:
-                await self._run_suspect()
-            elif not claimed.rows and await self._rest(claimed):
-                return
+                wait = min(wait * 2, _SAFETY_POLL)
+
+    async def _feed_once(self) -> bool:
+        worker = self._worker
+        room = worker.concurrency - worker.running
+        if room <= 0:
+            await self._sleep(None)
+            return False
+        claimed = await self._claim(min(room, worker._batch))  # noqa: SLF001 - one worker in two halves
+        if claimed.suspects:
+            await self._run_suspect()
+            return False
+        return not claimed.rows and await self._rest(claimed)
 
     async def _rest(self, claimed: Claimed) -> bool:
         """Sleep until something may be due; True where the worker only runs until it is idle, and it is."""
         worker = self._worker
         due_in = None if claimed.next_due_ms is None else (claimed.next_due_ms - claimed.now_ms) / 1000
-        if due_in is not None and due_in <= 0:
-            await self._queue.sweep()  # what is due and cannot be claimed has expired
-            due_in = 0.001
         if worker._until_idle:  # noqa: SLF001
             if worker.running or self._settler.pending:
                 await self._sleep(None)
                 return False
-            return due_in is None or due_in > 0.001  # noqa: PLR2004
+            return not await self._queue.sweep()  # nobody else sweeps for a cron job
+        if due_in is not None and due_in <= 0:  # due, and cannot be claimed: expired, or written by a newer version
+            if await self._queue.sweep():
+                return False
+            due_in = 1.0
         await self._sleep(_SAFETY_POLL if due_in is None else min(due_in, _SAFETY_POLL))
         return False
 
@@ -277,21 +283,23 @@ class _Feeder:
     async def _claim(self, limit: int) -> Claimed:
         self._claims += 1
         order = _REVERSED if self._claims % _LOW_FIRST == 0 else _ORDER
-        free: list[str] = []
-        rows: list[Row] = []
+        rooms = self._rooms()
+        free = [type_ for type_, room in rooms if room is None]
+        limited = [(type_, room) for type_, room in rooms if room is not None and room > 0]
+        # A claim has one limit, so that a type with a limit of its own is asked for by itself, rank by rank.
+        orders = [(rank,) for rank in order] if limited else [order]
         answers: list[Claimed] = []
-        for type_, room in self._rooms():
-            if room is None:
-                free.append(type_)
-            elif room > 0 and limit > len(rows):
-                answers.append(await self._ask([type_], min(room, limit - len(rows)), order))
-                rows += answers[-1].rows
-        if free and limit > len(rows):
-            answers.append(await self._ask(free, limit - len(rows), order))
-            rows += answers[-1].rows
+        left = limit
+        for ranks in orders:
+            for types, room in [*(([type_], room) for type_, room in limited), *([(free, limit)] if free else [])]:
+                taken = sum(row.type in types for answer in answers for row in answer.rows)
+                most = min(left, room - taken)
+                if most > 0:
+                    answers.append(await self._ask(types, most, ranks))
+                    left -= len(answers[-1].rows)
         due = [answer.next_due_ms for answer in answers if answer.next_due_ms is not None]
         return Claimed(
-            rows=rows,
+            rows=[row for answer in answers for row in answer.rows],
             now_ms=answers[-1].now_ms if answers else 0,
             next_due_ms=min(due) if due else None,
             suspects=any(answer.suspects for answer in answers),
@@ -311,11 +319,15 @@ class _Feeder:
         return rooms
 
     async def _ask(self, types: list[str], limit: int, order: tuple[int, ...], *, alone: bool = False) -> Claimed:
+        """Claim, and start what was got."""
         options = self._queue.options
-        return await self._queue.backend.claim(
+        if self._op is None:
+            self._op = self._queue.chance.name()
+        sent = self._queue.clock.monotonic()
+        claimed = await self._queue.backend.claim(
             self._queue.name,
             Claim(
-                op=self._queue.chance.name(),
+                op=self._op,
                 limit=limit,
                 types=types,
                 order=order,
@@ -326,20 +338,24 @@ class _Feeder:
                 keep_ms=options.keep_letters_ms,
             ),
         )
+        self._op = None
+        for row in claimed.rows:
+            if alone:
+                log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
+            self._start(row, sent, claimed.now_ms)
+        return claimed
 
     async def _run_suspect(self) -> None:
         """Run one row whose workers vanished too often, with nobody beside it."""
-        while self._worker.running or self._settler.pending:
+        worker = self._worker
+        worker._awaits_quiet = True  # noqa: SLF001
+        while (worker.running or self._settler.pending) and not worker.stopping:
             await self._sleep(None)
-            if self._worker.stopping:
-                return
-        types = [type_ for type_, room in self._rooms() if room is None or room > 0]
-        sent = self._queue.clock.monotonic()
-        claimed = await self._ask(types, 1, _ORDER, alone=True)
-        for row in claimed.rows:
-            log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
-            self._start(row, sent, claimed.now_ms)
-        while self._worker.running and not self._worker.stopping:
+        worker._awaits_quiet = worker._until_idle  # noqa: SLF001
+        if worker.stopping:
+            return
+        await self._ask(worker.types, 1, _ORDER, alone=True)
+        while worker.running and not worker.stopping:
             await self._sleep(None)
 
     def _start(self, row: Row, sent: float, now_ms: int) -> None:
@@ -353,12 +369,11 @@ class _Feeder:
             log.error("%s cannot be read and is kept as a dead letter: %s", row.id, error)  # noqa: TRY400
             self._settler.put(changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms))
             return
+        if self._queue.keeper.too_late(attempt, self._queue.clock.monotonic()):
+            log.warning("the lease on %s was slow to arrive and is about to end; it is given back", row.id)
+            self._settler.put(changes.release(row, attempt.op))
+            return
         attempt.limiter = self._limiter
-        self._observe(registration, row)
         self._worker.enter(attempt, self._crew, self._settler)
-
-    def _observe(self, registration: Registration, row: Row) -> None:
-        if row.attempts == 0:
-            (registration.retry or self._queue.options.policy).observe(self._queue.clock.monotonic())
 
 

@@ -10,6 +10,8 @@ import attrs
 
 from .task import Task
 
+EDITED = "deadletter.Edited"  # the error_type of a history entry that notes an edit: no failure
+
 
 class State(enum.StrEnum):
     """Where a task stands."""
@@ -100,8 +102,8 @@ class TaskRecord:
 
     @property
     def failure(self) -> Failure | None:
-        """The last failure."""
-        return self.history[-1] if self.history else None
+        """The last failure; the note of an edit is none."""
+        return next((entry for entry in reversed(self.history) if entry.error_type != EDITED), None)
 
     @property
     def id(self) -> str:

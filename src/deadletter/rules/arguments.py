@@ -10,7 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Optional, Self, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, Optional, ParamSpecArgs, ParamSpecKwargs, Self, Unpack, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -140,6 +140,8 @@ def _resolved(func: Callable[..., Any]) -> dict[str, Any]:
 def _starred(annotation: Any, parameter: inspect.Parameter) -> Any:
     if get_origin(annotation) is Unpack:  # *args: *tuple[...], **kwargs: Unpack[TypedDict]
         return get_args(annotation)[0]
+    if isinstance(annotation, ParamSpecArgs | ParamSpecKwargs):
+        annotation = Any
     return list[annotation] if parameter.kind is parameter.VAR_POSITIONAL else dict[str, annotation]
 
 

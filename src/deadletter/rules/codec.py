@@ -19,6 +19,7 @@ from ..model.errors import InvalidTask, Undecodable, UnserializablePayload
 from ..model.record import Failure, Reason, State, TaskRecord
 from ..model.row import FailureRow, Row
 from ..model.task import Origin, Priority, Task, from_ms, seconds
+from .redaction import marked_paths
 from .strict_json import MAX_DEPTH, check_json, too_deep
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -177,7 +178,7 @@ def record_from_row(codec: Codec, row: Row, *, queue: str) -> TaskRecord:
         replays=row.replays,
         replayable=replayable,
         queue=queue,
-        redact=tuple(row.redact.split("\n")) if row.redact else (),
+        redact=marked_paths(row.redact),
     )
 
 

@@ -330,6 +330,8 @@ def _fail(row: Row, change: Change, now_ms: int) -> None:
     failure.at_ms = now_ms
     row.history.append(failure)
     del row.history[:-HISTORY]
+    if change.revive:  # the note of an edit: what it died of stays
+        return
     row.fingerprint = failure.fingerprint
     row.error_type = failure.error_type
     row.worker = failure.worker

@@ -24,6 +24,8 @@ from ..model.record import Failure, TaskRecord
 DEFAULT_PATHS = ("*.password", "*.passwd", "*.secret", "*.token", "*.api_key", "*.authorization", "*.cookie")
 MASK = "[redacted]"
 
+_DEFAULTS = "$defaults"  # in a row's mark: the default paths, without writing them into every row
+
 _SHORTEST = 4  # characters; shorter values would mask half of every text
 _LONGEST = 200  # characters of a path, and so of any name in it that can match
 _PIECE = 16  # a longer value is masked in pieces, too: a message may hold only a part of it
@@ -31,6 +33,20 @@ _INDEX = re.compile(r"\[(?:\*|\d+)?\]")
 
 _Tail: TypeAlias = tuple[str, ...]  # what is left of a path
 _Step: TypeAlias = Callable[["_Node", "str | int", Any], tuple[bool, Any]]
+
+
+def path_mark(paths: Sequence[str], *, defaults: bool) -> str:
+    """The paths as they are stored with a row."""
+    return "\n".join((*((_DEFAULTS,) if defaults else ()), *paths))
+
+
+@functools.lru_cache(maxsize=256)
+def marked_paths(mark: str) -> tuple[str, ...]:
+    """The paths that stand with a row."""
+    paths: list[str] = []
+    for line in mark.split("\n") if mark else ():
+        paths.extend(DEFAULT_PATHS if line == _DEFAULTS else (line,))
+    return tuple(paths)
 
 
 def hidden_place() -> dict[str, bool]:

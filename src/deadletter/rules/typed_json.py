@@ -15,8 +15,6 @@ from typing import (
     Final,
     NewType,
     NotRequired,
-    ParamSpecArgs,
-    ParamSpecKwargs,
     Required,
     TypeVar,
     get_args,
@@ -28,8 +26,9 @@ from cattrs.errors import AttributeValidationNote, ForbiddenExtraKeysError, Iter
 
 from ..model.errors import InvalidTask, UnserializablePayload
 from .strict_json import check_json, child, short
+from .typed_fields import classes
 from .typed_leaf import Hooks, Mismatch, leaf, name, read_any, write_any
-from .typed_parts import classes, containers, mappings, unions
+from .typed_parts import containers, mappings, unions
 
 
 def dump(value: object, annotation: Any, path: str) -> Any:
@@ -47,8 +46,6 @@ def dump(value: object, annotation: Any, path: str) -> Any:
     try:
         document = converter.unstructure(value, annotation)
         converter.structure(document, annotation)
-    except RecursionError:
-        raise UnserializablePayload(path, "nested too deep, or it holds itself; flatten it") from None
     except Exception as error:  # also whatever the user's own classes raise
         where, problem = _first(error, path)
         raise UnserializablePayload(where, problem) from error
@@ -60,8 +57,6 @@ def load(document: Any, annotation: Any, path: str) -> Any:
     """The value again; raises InvalidTask that names the path of what does not fit the annotation."""
     try:
         return _converter().structure(document, _bare(annotation))
-    except RecursionError:
-        raise InvalidTask(path, "nested too deep; flatten it") from None
     except Exception as error:  # also whatever the user's own classes raise
         where, problem = _first(error, path)
         raise InvalidTask(where, problem) from error
@@ -90,6 +85,7 @@ def _converter() -> cattrs.Converter:
     # cattrs looks these up by class and base classes before anything else, and would take an enum of str for a str
     for kind in (str, bytes, int, float, Path):
         converter.register_structure_hook(kind, lambda raw, annotation: hooks(annotation)[1](raw))
+    for kind in (str, bytes, Path):
         converter.register_unstructure_hook(kind, hooks(kind)[0])
     return converter
 
@@ -119,7 +115,7 @@ def _bare(annotation: Any) -> Any:
             annotation = annotation.__value__
         else:
             break
-    if annotation in (object, Final) or isinstance(annotation, TypeVar | ParamSpecArgs | ParamSpecKwargs):
+    if annotation in (object, Final) or isinstance(annotation, TypeVar):
         return Any
     return annotation
 
@@ -138,17 +134,26 @@ def _unsupported(annotation: Any) -> Hooks:
 
 def _first(error: BaseException, path: str) -> tuple[str, str]:
     """The path of the first value that is wrong, and what is wrong with it."""
-    for note in reversed(getattr(error, "__notes__", ())):  # the innermost was added first
-        if isinstance(note, AttributeValidationNote):
-            path = child(path, note.name)
-        elif isinstance(note, IterableValidationNote):
-            path += f"[{note.index!r}]"
-    if isinstance(error, BaseExceptionGroup):
-        return _first(error.exceptions[0], path)
+    whole = path
+    while True:
+        for note in reversed(getattr(error, "__notes__", ())):  # the innermost was added first
+            if isinstance(note, AttributeValidationNote):
+                path = child(path, note.name)
+            elif isinstance(note, IterableValidationNote):
+                path += f"[{note.index!r}]"
+        if not isinstance(error, BaseExceptionGroup):
+            break
+        error = error.exceptions[0]
+    if isinstance(error, RecursionError):
+        return whole, "nested too deep, or it holds itself; flatten it"
+    return path, _problem(error)
+
+
+def _problem(error: BaseException) -> str:
     if isinstance(error, Mismatch):
-        return path, str(error)
+        return str(error)
     if isinstance(error, ForbiddenExtraKeysError):
-        return path, f"has no field {', '.join(sorted(map(short, error.extra_fields)))}; leave it out"
+        return f"has no field {', '.join(sorted(map(short, error.extra_fields)))}; leave it out"
     if isinstance(error, KeyError):
-        return path, f"the field {error} is missing; give it"
-    return path, f"{type(error).__name__}: {error}"
+        return f"the field {error} is missing; give it"
+    return f"{type(error).__name__}: {error}"

@@ -183,6 +183,11 @@ _LEAVES: tuple[tuple[Callable[[Any], bool], Callable[[Any], Hooks]], ...] = (
 )
 
 
+def origin(annotation: Any) -> Any:
+    """The class of a generic type, or the type itself."""
+    return get_origin(annotation) or annotation
+
+
 def name(annotation: Any) -> str:
     """A type as users write it."""
     if get_origin(annotation) in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""Values with parts: lists, mappings, unions and classes.
+"""Values with parts: lists, mappings and unions.
 
 Each public function answers with the writer and the reader of a type, or None where the type is not its own.
 """
@@ -6,23 +6,19 @@ Each public function answers with the writer and the reader of a type, or None w
 from __future__ import annotations
 
 import collections
-import dataclasses
 import itertools
 import types
-import typing
 from collections import abc
 from collections.abc import Callable, Iterable
 from typing import Any, Union, get_args, get_origin
 
-import attrs
 import cattrs
 import orjson
-from cattrs import cols
 from cattrs.errors import IterableValidationNote
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override, typeddicts
 
 from .strict_json import short
-from .typed_leaf import Hooks, Misfit, Mismatch, expected, leaf, name, read_any, refuse, write_any
+from .typed_fields import fields
+from .typed_leaf import Hooks, Misfit, Mismatch, expected, leaf, name, origin, refuse
 
 _LISTS: dict[Any, Callable[[list[Any]], Any]] = {
     list: list,
@@ -47,7 +43,7 @@ _DICTS: dict[Any, Callable[[dict[Any, Any]], Any]] = {
 
 def containers(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Lists, tuples and sets. Sets are written in the order of their JSON, so that equal ones have equal digests."""
-    kind = _kind(annotation)
+    kind = origin(annotation)
     if kind is tuple:
         return _tuples(converter, annotation)
     if kind not in _LISTS:
@@ -98,7 +94,7 @@ def _tuples(converter: cattrs.Converter, annotation: Any) -> Hooks:
 
 def mappings(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
     """Mappings; a key that is no text is written as its JSON."""
-    kind = _kind(annotation)
+    kind = origin(annotation)
     if kind not in _DICTS:
         return None
     key_type, value_type = get_args(annotation) or (Any, Any)
@@ -170,7 +166,7 @@ class _Union:
         self._labels = labels
 
     def write(self, value: object) -> Any:
-        own_first = sorted(self._labels.items(), key=lambda pair: _kind(pair[1]) is not type(value))
+        own_first = sorted(self._labels.items(), key=lambda pair: origin(pair[1]) is not type(value))
         for label, member in own_first:
             document = self._converter.unstructure(value, member)
             try:
@@ -222,76 +218,16 @@ def _fits(converter: cattrs.Converter, member: Any, raw: Any) -> bool:
         except Exception:
             return False
         return True
-    kind = _kind(member)
+    kind = origin(member)
     if kind is tuple or kind in _LISTS:
         return type(raw) is list
     if kind in _DICTS:
         return type(raw) is dict
-    fields = _fields(kind)
-    if fields is None:
+    names = fields(kind)
+    if names is None:
         return member is Any
-    required = {field for field, needed in fields.items() if needed}
-    return type(raw) is dict and required <= raw.keys() <= fields.keys()
-
-
-def classes(converter: cattrs.Converter, annotation: Any) -> Hooks | None:
-    """Classes of attrs, dataclasses, NamedTuples and TypedDicts, by their fields."""
-    kind = _kind(annotation)
-    if _fields(kind) is None:
-        return None
-    write_fields: Callable[[Any], Any]
-    read_fields: Callable[[Any, Any], Any]
-    if typing.is_typeddict(kind):
-        write_fields = typeddicts.make_dict_unstructure_fn(annotation, converter)
-        read_fields = typeddicts.make_dict_structure_fn(annotation, converter, _cattrs_forbid_extra_keys=True)
-        kind = dict
-    elif cols.is_namedtuple(kind):
-        write_fields = cols.namedtuple_dict_unstructure_factory(annotation, converter)
-        read_fields = cols.namedtuple_dict_structure_factory(annotation, converter, "from_converter", True)
-    else:
-        plain = override(unstruct_hook=write_any, struct_hook=lambda raw, _: read_any(raw))
-        options: dict[str, Any] = dict.fromkeys(_untyped(kind), plain)
-        options["_cattrs_include_init_false"] = not _is_frozen(kind)
-        write_fields = make_dict_unstructure_fn(annotation, converter, **options)
-        read_fields = make_dict_structure_fn(annotation, converter, _cattrs_forbid_extra_keys=True, **options)
-
-    def write(value: Any) -> Any:
-        # a subclass would come back as this class, without what it adds
-        return write_fields(value) if type(value) is kind else Misfit(expected(annotation, value))
-
-    def read(raw: Any) -> Any:
-        if type(raw) is not dict:
-            raise refuse(annotation, raw)
-        return read_fields(raw, annotation)
-
-    return write, read
-
-
-def _fields(kind: Any) -> dict[str, bool] | None:
-    """The names of a class's fields and whether they are required; None where it is no class with fields."""
-    if typing.is_typeddict(kind):
-        return {field: field in kind.__required_keys__ for field in kind.__required_keys__ | kind.__optional_keys__}
-    if cols.is_namedtuple(kind):
-        return {field: field not in kind._field_defaults for field in kind._fields}
-    if isinstance(kind, type) and attrs.has(kind):
-        return {field.name: field.init and field.default is attrs.NOTHING for field in attrs.fields(kind)}
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        missing = dataclasses.MISSING
-        return {
-            field.name: field.init and field.default is missing and field.default_factory is missing
-            for field in dataclasses.fields(kind)
-        }
-    return None
-
-
-def _untyped(kind: Any) -> list[str]:
-    return [field.name for field in attrs.fields(kind) if field.type is None] if attrs.has(kind) else []
-
-
-def _is_frozen(kind: Any) -> bool:
-    if attrs.has(kind):
-        return attrs.inspect(kind).is_frozen
-    return bool(kind.__dataclass_params__.frozen)
+    needed = {field for field, required in names.items() if required}
+    return type(raw) is dict and needed <= raw.keys() <= names.keys()
 
 
 def _each(converter: cattrs.Converter, items: Iterable[Any], item_types: Iterable[Any], names: Any = None) -> list[Any]:
@@ -304,10 +240,6 @@ def _each(converter: cattrs.Converter, items: Iterable[Any], item_types: Iterabl
             error.add_note(IterableValidationNote("", place, item_type))
             raise
     return converted
-
-
-def _kind(annotation: Any) -> Any:
-    return get_origin(annotation) or annotation
 
 
 def _json(document: Any) -> bytes:

@@ -1,7 +1,7 @@
 """For tests of what is built on deadletter, and of what is put below it.
 
-``VirtualClock`` skips the waiting. A backend of your own is proved by two classes; build it on ``deadletter.rules.machine``,
-which decides what may happen to a row, and on ``deadletter.model.row``, which says what a row is::
+``VirtualClock`` skips the waiting. A backend of your own is proved by two classes. Build it on
+``deadletter.rules.machine``, which decides what may happen to a row, and ``deadletter.model.row``, what it is::
 
     class TestMine(BackendConformance):
         @pytest.fixture
@@ -10,7 +10,7 @@ which decides what may happen to a row, and on ``deadletter.model.row``, which s
 
     TestMyMachine = backend_state_machine(lambda clock: MyBackend(":memory:", clock=clock)).TestCase
 
-The first wants pytest, the second Hypothesis (``pip install "deadletter-sdk[test]"``); each is imported when it is asked for.
+The first wants pytest, the second Hypothesis (``pip install "deadletter-sdk[test]"``): each is imported when asked for.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .virtual_clock import VirtualClock
 
 if TYPE_CHECKING:
     from .conformance import BackendConformance
-    from .model import BackendStateMachine, backend_state_machine
+    from .state_machine import BackendStateMachine, backend_state_machine
 
 _LAZY = {
     "BackendConformance": ".conformance",
-    "BackendStateMachine": ".model",
-    "backend_state_machine": ".model",
+    "BackendStateMachine": ".state_machine",
+    "backend_state_machine": ".state_machine",
 }
 
 __all__ = ["BackendConformance", "BackendStateMachine", "VirtualClock", "backend_state_machine"]

@@ -79,8 +79,7 @@ class ApplyPromises(Promises):
         [row] = (await store.claim(ids=["a"])).rows
         await store.must(changes.release(row, op()))
         row = await store.row()
-        ignored = {"op": None, "keep_ms": None}
-        assert attrs.evolve(row, **ignored) == attrs.evolve(before, **ignored)
+        assert attrs.evolve(row, op=None, keep_ms=None) == attrs.evolve(before, op=None, keep_ms=None)
 
     async def test_a_discarded_row_leaves_only_a_tombstone(self, store: Store) -> None:
         """Discarded: no payload, no failures, no key, not counted in any state; the id is known for its keep."""

@@ -131,7 +131,7 @@ class ClaimPromises(Promises):
         assert await store.claimed() == ["a"]
 
     async def test_the_first_are_started_and_the_rest_held(self, store: Store) -> None:
-        """Of one claim the first `start` rows are started; the others are only held, so that a crash blames what ran."""
+        """Of one claim the first `start` rows are started, the others only held, so that a crash blames what ran."""
         await store.put(*(new(f"{n}") for n in range(4)))
         rows = (await store.claim(start=2)).rows
         assert [row.started for row in rows] == [True, True, False, False]
@@ -167,7 +167,7 @@ class ClaimPromises(Promises):
         assert await store.claimed() == ["b"]
 
     async def test_a_repeated_claim_answers_with_the_same_rows(self, store: Store) -> None:
-        """Sent again after a reply that never came, a claim leases no further row: same ids, same tokens, same bodies."""
+        """Sent again after a reply that never came, a claim leases no further row: same ids, tokens, bodies."""
         await store.put(*(new(f"{n}") for n in range(4)))
         lost = await store.claim(op="again", limit=2)
         repeat = await store.claim(op="again", limit=2)

@@ -95,7 +95,7 @@ class EventPromises(Promises):
         ]
 
     async def test_letters_past_their_keep_are_told_by_number(self, store: Store) -> None:
-        """Forgetting letters is one event per type and step that says how many; nothing is told of what merely ended."""
+        """Forgetting letters is one event per type and step that says how many; what merely ended is not told."""
         await store.gone("g", keep_ms=5)
         await store.put(letter("a", keep_ms=5), letter("b", keep_ms=5))
         store.pass_ms(5)
@@ -170,8 +170,7 @@ class EventPromises(Promises):
         heard: list[str] = []
 
         async def listen(name: str) -> None:
-            for event in await told(store, 2, after=None):
-                heard.append(f"{name}{event.task_id}")
+            heard.extend([f"{name}{event.task_id}" for event in await told(store, 2, after=None)])
 
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as cancelled:

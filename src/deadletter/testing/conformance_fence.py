@@ -171,7 +171,7 @@ class FencePromises(Promises):
 
     @each(*LAPSED, Step("expire", _expired, changes.expire))
     async def test_what_has_not_lapsed_is_left(self, store: Store, step: Step) -> None:
-        """A sweep decided on what it saw; where the lease was extended or the expiry lies ahead, its change is stale."""
+        """A sweep decides on what it saw; where the lease or the expiry lies ahead by now, its change is stale."""
         change = step.make(await step.arrange(store), op())
         await store.put(new("ahead", expires_ms=5))
         held = await store.running("held", lease_ms=5)
@@ -198,7 +198,7 @@ class FencePromises(Promises):
 
     @each(*LATE)
     async def test_a_late_settle_loses_to_a_new_claim(self, store: Store, step: Step) -> None:
-        """Once somebody has claimed the row anew, the old attempt's settle is stale, now and when the new one has ended."""
+        """Once somebody has claimed the row anew, the old attempt's settle is stale, now and for ever."""
         row = await step.arrange(store)
         store.pass_ms(LEASE_MS)
         await store.must(changes.lapse(row, op(), on_uncertain="retry", max_lease_losses=9))

@@ -162,7 +162,7 @@ class InsertPromises(Promises):
 
     @pytest.mark.parametrize("text", HOSTILE)
     async def test_hostile_names_are_only_names(self, store: Store, text: str) -> None:
-        """Whatever an id, a type, a key or a queue looks like, it is data: found as given, and nothing else is touched."""
+        """Whatever an id, type, key or queue looks like, it is data: found as given, and nothing else is touched."""
         await store.put(new("bystander", type="bystander", key="bystander"))
         strange = Store(store.backend, store.clock, text[:100])
         await strange.put(new(text, type=text, key=text, redact=text, release=text))

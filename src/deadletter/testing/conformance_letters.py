@@ -15,7 +15,7 @@ class SweepPromises(Promises):
     """Promises of ``Backend.sweep``."""
 
     async def test_a_sweep_forgets_what_is_past_its_keep(self, store: Store) -> None:
-        """Succeeded, dead and gone rows vanish once their keep has passed, not a millisecond before, with key and tally."""
+        """Succeeded, dead and gone rows vanish once their keep has passed, not before, with key and tally."""
         await store.must(changes.succeed(await store.running("s", key="ks"), op(), KEEP_MS))
         await store.dead("d", key="kd")
         await store.gone("g")
@@ -146,7 +146,7 @@ class ScanPromises(Promises):
 
     @pytest.mark.parametrize("newest_first", [True, False])
     async def test_pages_cover_everything_once_in_order(self, store: Store, newest_first: bool) -> None:
-        """Page by page in (time, id) order, in both directions, equal times included: nothing twice, nothing left out."""
+        """Pages go in (time, id) order, in both directions, equal times included: nothing twice, nothing left out."""
         for start in range(0, 25, 5):
             await store.put(*(letter(f"{n:02}") for n in range(start, start + 5)))
             store.pass_ms(1)
@@ -155,7 +155,7 @@ class ScanPromises(Promises):
         assert [row.id for row in rows] == (ids[::-1] if newest_first else ids)
 
     async def test_a_page_tells_where_the_next_begins(self, store: Store) -> None:
-        """A page that is not the last has a cursor, its rows are no more than its limit, and an empty queue has none."""
+        """Every page but the last has a cursor; no page holds more rows than its limit."""
         page = await store.backend.scan(store.queue, Scan())
         assert (page.rows, page.after, page.now_ms) == ([], None, store.clock.now_ms())
         await store.put(*(letter(f"{n}") for n in range(5)))
@@ -187,7 +187,7 @@ class ScanPromises(Promises):
 
     @pytest.mark.parametrize("newest_first", [True, False])
     async def test_a_scan_keeps_to_its_times(self, store: Store, newest_first: bool) -> None:
-        """`since_ms` and `until_ms` both include their own millisecond: the cut-off of a bulk request lets nothing in."""
+        """`since_ms` and `until_ms` include their own millisecond, and nothing beyond it is let in."""
         start_ms = store.clock.now_ms()
         for n in range(6):
             await store.put(letter(f"{n}"), new(f"p{n}"))

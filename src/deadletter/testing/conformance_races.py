@@ -17,7 +17,7 @@ from ..interfaces.backend import Backend
 from ..model.record import Reason
 from ..model.row import DEAD, PENDING, RUNNING, SUCCEEDED, Change, Inserted, Row
 from ..rules import changes
-from .material import DONE, KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, nonzero, op, tally
+from .material import DONE, KEEP_MS, Promises, Store, failure, letter, new, nonzero, op, tally
 from .virtual_clock import VirtualClock
 
 
@@ -163,7 +163,7 @@ class RacePromises(Promises):
     @staticmethod
     def _some(chance: random.Random, row: Row) -> list[Change]:
         stranger = attrs.evolve(row, token="stranger", generation=row.generation + 1)
-        made = {
+        made: dict[str, Callable[[Row], Change]] = {
             PENDING: lambda row: changes.cancel(row, op(), 30),
             SUCCEEDED: lambda row: changes.erase(row, op(), 30),
             DEAD: lambda row: chance.choice([changes.replay(row, op()), changes.purge(row, op(), 30)]),
@@ -177,5 +177,5 @@ class RacePromises(Promises):
                     changes.release(row, op()),
                 ]
             ),
-        }.get(row.state)
-        return [made(chance.choice([row, stranger]))] if made is not None else []
+        }
+        return [made[row.state](chance.choice([row, stranger]))] if row.state in made else []

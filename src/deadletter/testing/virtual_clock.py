@@ -26,14 +26,14 @@ class _Sleeper:
 
 
 class VirtualClock(Clock):
-    """Time that moves only by ``advance``; or, with ``autojump``, to the next sleeper as soon as its loop has nothing else to do.
+    """Time that moves by ``advance`` alone; with ``autojump`` also to the next sleeper, once its loop is idle.
 
-    May be read, advanced and slept on from any thread and any event loop; a sleeper wakes once the time has passed its end.
+    May be read, moved and slept on from any thread and event loop; a sleeper wakes once the time has passed its end.
 
     Args:
         start_ms: the first ``now_ms``.
-        autojump: let ``sleep`` move the time. Only what runs on the sleepers' loop is waited for; where work goes on in threads
-            or on the network, advance by hand.
+        autojump: let ``sleep`` move the time. Only what runs on the sleepers' loop is waited for; where work goes on in
+            threads or on the network, advance by hand.
     """
 
     def __init__(self, start_ms: int = 1_750_000_000_000, *, autojump: bool = False) -> None:

@@ -42,7 +42,11 @@ BIG = 1_000_000
 
 TEXT = st.text(st.characters(codec="utf-8"))
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=15,
 )
@@ -236,10 +240,10 @@ def test_no_body() -> None:
 class Locked(Codec):
     """A codec whose key is gone."""
 
-    def encode(self, document: Mapping[str, Any]) -> bytes:
+    def encode(self, document: Mapping[str, Any]) -> bytes:  # noqa: ARG002
         raise UnserializablePayload("elsewhere", "no key")
 
-    def decode(self, body: bytes) -> dict[str, Any]:
+    def decode(self, body: bytes) -> dict[str, Any]:  # noqa: ARG002
         raise RuntimeError("no key")
 
 

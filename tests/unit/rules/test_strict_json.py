@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -56,10 +57,8 @@ def test_numbers_stay_exact() -> None:
 
 @given(st.binary(max_size=100) | st.text(max_size=100))
 def test_nothing_but_invalid_task_is_raised(text: str | bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidTask):
         check_json(loads_strict(text, max_bytes=50), "again")
-    except InvalidTask as error:
-        assert error.field.startswith("body")
 
 
 @pytest.mark.parametrize(("levels", "deep"), [(1, False), (2, False), (3, True), (5, True)])

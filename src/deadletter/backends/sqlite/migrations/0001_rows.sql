@@ -19,6 +19,7 @@ CREATE TABLE dl_rows (
   started INTEGER NOT NULL,
   alone INTEGER NOT NULL,
   created_ms INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL,
   due_ms INTEGER NOT NULL,
   ended_ms INTEGER,
   expires_ms INTEGER,

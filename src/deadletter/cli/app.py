@@ -1,0 +1,58 @@
+"""The commands, listed."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, Group, Parameter
+
+from ..__about__ import __version__
+from . import changing, demo, health, reading, simulation, transfer, working
+
+_HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
+
+Where the tasks are is said by --url or DEADLETTER_URL. Exit codes: 0 done, 1 unhealthy or partly failed, 2 bad use or
+unreachable."""
+
+_SECTIONS = {
+    "Try it": {"demo": demo.demo, "simulate": simulation.simulate},
+    "Run": {"worker": working.worker, "check": health.check, "doctor": health.doctor},
+    "Look": {
+        "ls": reading.ls,
+        "show": reading.show,
+        "search": reading.search,
+        "groups": reading.groups,
+        "stats": reading.stats,
+    },
+    "Change": {
+        "retry": changing.retry,
+        "retry-all": changing.retry_all,
+        "cancel": changing.cancel,
+        "purge": changing.purge,
+        "erase": changing.erase,
+    },
+    "Move": {"export": transfer.export, "import": transfer.import_},
+}
+
+
+def make_app() -> App:
+    """The command line as cyclopts knows it."""
+    app = App(
+        name="deadletter",
+        help=_HELP,
+        help_format="plaintext",
+        help_formatter="default" if sys.stdout.isatty() else "plain",
+        version=__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=""),
+    )
+    for at, (section, commands) in enumerate(_SECTIONS.items()):
+        for name, command in commands.items():
+            app.command(command, name=name, group=_group(section, at))
+    app.register_install_completion_command()
+    return app
+
+
+def _group(section: str, at: int) -> Group:
+    return Group(section, sort_key=at)

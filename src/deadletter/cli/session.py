@@ -1,0 +1,101 @@
+"""A command's hold on its queue."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import attrs
+
+from ..backends import backend_from_url
+from ..engine.queue import DeadLetterQueue
+from ..model.errors import InvalidSetting
+from ..model.record import TaskRecord
+from ..settings import load_app, queue_options
+from ..views import Viewer, item
+from .exits import BadUse
+from .flags import Flags, Target
+from .output import emit
+
+_MAY_CREATE = "create="
+
+
+@attrs.frozen
+class Session:
+    """A queue, and how its user wants to see it.
+
+    Attributes:
+        queue: for changes.
+        seen: for reading and bulk calls: redacted, unless revealed.
+        viewer: what this process hides.
+        json: whether to answer in JSON.
+    """
+
+    queue: DeadLetterQueue
+    seen: DeadLetterQueue
+    viewer: Viewer
+    json: bool
+
+    def item(self, record: TaskRecord, *, whole: bool = True) -> dict[str, Any]:
+        """The record as JSON."""
+        return item(record, self.viewer.redactor(record), whole=whole)
+
+    def answer(self, document: dict[str, Any], plainly: Callable[[], object]) -> None:
+        """Print a single answer: the document in JSON, else what ``plainly`` prints."""
+        if self.json:
+            emit(document)
+        else:
+            plainly()
+
+
+def make_queue(target: Target, *, create: bool = False) -> DeadLetterQueue:
+    """The queue that flags and environment name; without ``create`` a SQLite file that does not exist is refused."""
+    app = target.app or (os.environ.get("DEADLETTER_APP") if target.url is None and target.queue is None else None)
+    if app:
+        return _app_queue(app, target)
+    options = queue_options({**os.environ, **({"DEADLETTER_URL": target.url} if target.url is not None else {})})
+    if target.queue is not None:
+        options["name"] = target.queue
+    if not create:
+        options["backend"] = _reading(options["backend"])
+    try:
+        return DeadLetterQueue(**options)
+    except InvalidSetting as error:
+        if error.name == "url":
+            raise InvalidSetting("--url" if target.url is not None else "DEADLETTER_URL", error.problem) from None
+        raise
+
+
+def _app_queue(app: str, target: Target) -> DeadLetterQueue:
+    # An app that reads the environment goes where the flags say; one that does not is refused, not obeyed in silence.
+    if target.url is not None:
+        os.environ["DEADLETTER_URL"] = target.url
+    if target.queue is not None:
+        os.environ["DEADLETTER_QUEUE"] = target.queue
+    queue = load_app(app, setting="--app" if target.app else "DEADLETTER_APP")
+    if target.url is not None and backend_from_url(target.url).url != queue.backend.url:
+        raise BadUse(f"--url: {app} is on {queue.backend.url} whatever it says; leave out --url, or --app")
+    if target.queue is not None and queue.name != target.queue:
+        raise BadUse(f"--queue: {app} is queue {queue.name!r} whatever it says; leave out --queue, or --app")
+    return queue
+
+
+@contextlib.asynccontextmanager
+async def session(flags: Flags | None, *, create: bool = False) -> AsyncIterator[Session]:
+    """Open the queue for one command and close it after."""
+    flags = flags or Flags()
+    queue = make_queue(flags, create=create)
+    try:
+        await queue.open()
+        viewer = Viewer(queue.options.hidden_paths, reveal=flags.reveal)
+        yield Session(queue, viewer.queue(queue), viewer, flags.json)
+    finally:
+        await queue.aclose()
+
+
+def _reading(url: str) -> str:
+    if not url.startswith("sqlite:") or _MAY_CREATE in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{_MAY_CREATE}0"

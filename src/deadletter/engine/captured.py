@@ -1,0 +1,365 @@
+"""A call that failed becomes a task: what is stored of it, and what happens where that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError as PortalClosed
+from contextvars import ContextVar
+from typing import Any, Literal, cast
+
+import anyio
+import attrs
+
+from ..interfaces import RetryPolicy
+from ..model.errors import InvalidTask
+from ..model.outcome import Discard, Failed, Postponed, classify_error
+from ..model.record import Reason
+from ..model.row import DEAD, Inserted, Insertion, NewRow
+from ..model.task import Task
+from ..rules.arguments import CallSignature, repr_arguments
+from ..rules.codec import digest, encode_task
+from ..rules.story import failure_row
+from . import context, letters, presence
+from .attempt import cause_of_death, count_retries, failed_attempt, next_delay
+from .queue import DeadLetterQueue
+from .registry import Registration
+from .sync import call_soon
+
+log = logging.getLogger("deadletter.decorator")
+
+MARK = "__deadletter_task_id__"  # on an exception: the task that has it
+_GRACE = 1.0  # s: how much longer a sync caller waits for a loop that should have answered
+
+# The decorated call that owns a failure raised here: a list, emptied when it has ended. Tasks that it started inherit
+# it, and may outlive it.
+owner: ContextVar[list[bool] | None] = ContextVar("deadletter_owner", default=None)
+
+
+@attrs.frozen
+class Captured:
+    """What a call gives whose failure was stored instead of raised (``on_failure="suppress"``); it is falsy.
+
+    Attributes:
+        task_id: of the stored task.
+        error: what the function raised.
+    """
+
+    task_id: str
+    error: BaseException
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+@attrs.define(eq=False, kw_only=True)
+class Plan:
+    """A decorated function and what was said about it."""
+
+    function: Callable[..., Any]
+    type: str
+    is_async: bool
+    queue_of: Callable[[], DeadLetterQueue]
+    priority: str
+    retry: RetryPolicy | None
+    max_retries: int | None
+    timeout: float | None
+    inline_retries: int
+    key_of: Callable[..., str | None] | None
+    redact: tuple[str, ...]
+    suppress: bool
+    when: Callable[[BaseException], object] | None
+    capture_cancelled: bool
+    signature: CallSignature = attrs.field(init=False)
+    registration: Registration = attrs.field(init=False)
+    looked: bool = False  # whether a worker knows the type was asked
+
+    def __attrs_post_init__(self) -> None:
+        self.signature = CallSignature.of(self.function)
+        self.registration = Registration(
+            processor=self._processor(),
+            is_async=self.is_async,
+            retry=self.retry,
+            max_retries=self.max_retries,
+            timeout=self.timeout,
+        )
+
+    @property
+    def counts(self) -> bool:
+        """Whether its retry policy wants to hear of every first attempt."""
+        return self.retry is not None and type(self.retry).observe is not RetryPolicy.observe
+
+    def key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """The call's idempotency key; ``key_of`` gets the arguments by name, defaults included, else as given."""
+        if self.key_of is None:
+            return None
+        signature = inspect.signature(self.function)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        named = dict(bound.arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named.update(named.pop(name))
+        try:
+            inspect.signature(self.key_of).bind(**named)
+        except TypeError:
+            return self.key_of(*args, **kwargs)
+        return self.key_of(**named)
+
+    def task(self, args: Sequence[Any], kwargs: Mapping[str, Any], key: str | None) -> Task:
+        """The call as a task; raises UnserializablePayload that names the argument."""
+        return self._task(self.signature.dump(args, kwargs), key)
+
+    def _task(self, payload: Mapping[str, Any], key: str | None) -> Task:
+        return Task(
+            type=self.type,
+            payload=payload,
+            priority=self.priority,
+            max_retries=self.max_retries,
+            timeout=self.timeout,
+            idempotency_key=key,
+        )
+
+    def hide(self, new: NewRow) -> NewRow:
+        """The row with this function's own hidden paths."""
+        if not self.redact:
+            return new
+        return attrs.evolve(new, redact="\n".join((*([new.redact] if new.redact else ()), *self.redact)))
+
+    def unreadable(self, queue: DeadLetterQueue, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRow:
+        """A row that shows arguments which cannot be stored. It has no key: it would hold it for good."""
+        paths = (*queue.options.hidden_paths, *self.redact)
+        task = self._task(_without_secrets(repr_arguments(self.function, args, kwargs), paths), None)
+        body = encode_task(queue.codec, task, max_payload_bytes=sys.maxsize, replayable=False)
+        bare = queue.new_row(attrs.evolve(task, payload={}))
+        return attrs.evolve(bare, body=body, digest=digest(task.type, task.payload))
+
+    def _processor(self) -> Callable[[Task], Any]:
+        function, plan = self.function, self
+        run: Callable[[Task], Any]
+        if self.is_async:
+
+            async def run_async(task: Task) -> None:  # what it returns is no outcome
+                args, kwargs = plan.signature.load(task.payload)
+                await function(*args, **kwargs)
+
+            run = run_async
+        else:
+
+            def run_sync(task: Task) -> None:
+                args, kwargs = plan.signature.load(task.payload)
+                function(*args, **kwargs)
+
+            run = run_sync
+        return functools.wraps(function)(run)
+
+
+def _without_secrets(reprs: Mapping[str, str], paths: Sequence[str]) -> dict[str, str]:
+    """The reprs but for those that may show a hidden value: a path reaches into a payload, not into a text."""
+    names = {_folded(path.rpartition(".")[2]) for path in paths} - {"*"}
+    shown = {}
+    for name, text in reprs.items():
+        below = any(path.endswith(".*") and path.split(".")[0] in (name, "*") for path in paths)
+        told = _folded(text)
+        shown[name] = "<hidden>" if below or any(secret in told for secret in names) else text
+    return shown
+
+
+def _folded(text: str) -> str:
+    return text.casefold().replace("_", "").replace("-", "")
+
+
+def to_capture(plan: Plan, error: BaseException) -> bool:
+    """Whether a failure that ended a call is stored."""
+    if isinstance(error, GeneratorExit | Discard):
+        return False
+    if not plan.capture_cancelled and (isinstance(error, KeyboardInterrupt) or _is_cancellation(error)):
+        return False
+    attempt = context.current.get()
+    if attempt is not None and not attempt.over:
+        return False
+    if plan.when is None:
+        return True
+    try:
+        return bool(plan.when(error))
+    except Exception:
+        log.exception("when=%r of %s failed; the failure is captured", plan.when, plan.type)
+        return True
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    trio = sys.modules.get("trio")
+    return isinstance(error, asyncio.CancelledError) or (trio is not None and isinstance(error, trio.Cancelled))
+
+
+def known_id(error: BaseException) -> str | None:
+    """The task that has this exception already."""
+    return error.__dict__.get(MARK)
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note; also to an exception that refuses to be changed."""
+    error.__dict__.setdefault("__notes__", []).append(f"deadletter: {text}")
+
+
+@attrs.frozen
+class _Stored:
+    row: NewRow
+    insertion: Insertion
+    interrupted: BaseException | None = None  # a cancellation that came meanwhile
+
+
+@attrs.define(eq=False)
+class Capture:
+    """One failed call on its way into the store."""
+
+    plan: Plan
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    error: BaseException
+    key: str | None = None
+    row: NewRow | None = None
+
+    async def run(self) -> Captured | None:
+        """Store it; None where nothing is to be stored, or the store did not take it (told by a note and the log)."""
+        found = self._known()
+        if found is not None or not to_capture(self.plan, self.error):
+            return found
+        try:
+            stored = await self._store(self.plan.queue_of())
+        except Exception as problem:
+            self.not_stored(problem)
+            return None
+        captured = self._told(stored)
+        if stored.interrupted is not None:
+            raise stored.interrupted
+        return captured
+
+    def run_sync(self) -> Captured | None:
+        """The same from a thread, blocking it for hardly longer than ``capture_timeout``."""
+        found = self._known()
+        if found is not None or not to_capture(self.plan, self.error):
+            return found
+        try:
+            queue = self.plan.queue_of()
+            future = call_soon(functools.partial(self._store, queue))
+            stored = future.result(queue.options.capture_timeout + _GRACE)
+        except (Exception, PortalClosed) as problem:
+            self.not_stored(problem)
+            return None
+        return self._told(stored)
+
+    def _known(self) -> Captured | None:
+        task_id = known_id(self.error)
+        if task_id is None:
+            return None
+        log.info("%s raised what task %s has already; it is not captured again", self.plan.type, task_id)
+        return Captured(task_id, self.error)
+
+    async def _store(self, queue: DeadLetterQueue) -> _Stored:
+        new = self.row = self._row(queue)
+        stored = None
+        with anyio.move_on_after(queue.options.capture_timeout, shield=True) as scope:
+            try:
+                stored = _Stored(new, await self._insert(queue, new))
+            except anyio.get_cancelled_exc_class() as cancelled:
+                if scope.cancel_called:
+                    raise
+                # A task.cancel() goes through any shield; the same id makes a repeat safe.
+                stored = _Stored(new, await self._insert(queue, new), cancelled)
+            if new.state != DEAD:
+                await _warn_if_unknown(self.plan, queue)
+        if stored is None:
+            raise TimeoutError(f"the store took longer than capture_timeout={queue.options.capture_timeout:g} s")
+        return stored
+
+    async def _insert(self, queue: DeadLetterQueue, new: NewRow) -> Insertion:
+        insertion = await queue.insert_row(new)
+        if insertion.verdict is Inserted.KEY_CONFLICT:
+            note(
+                self.error, f"its idempotency key belongs to task {insertion.id} with other arguments; kept without it"
+            )
+            insertion = await queue.insert_row(attrs.evolve(new, key=None))
+        return insertion
+
+    def _row(self, queue: DeadLetterQueue) -> NewRow:
+        try:
+            task = self.plan.task(self.args, self.kwargs, self.key)
+            new = queue.new_row(task)
+        except InvalidTask as problem:
+            note(self.error, f"{type(problem).__name__}: {problem}; only its repr is kept, and it cannot be replayed")
+            new = self.plan.unreadable(queue, self.args, self.kwargs)
+            return self.plan.hide(letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE))
+        return self.plan.hide(self._scheduled(queue, task, new))
+
+    def _scheduled(self, queue: DeadLetterQueue, task: Task, new: NewRow) -> NewRow:
+        """Pending until the policy's next attempt, or dead: the inline run was attempt 1."""
+        outcome = cast("Failed | Postponed", classify_error(self.error))  # to_capture let no Discard through
+        if isinstance(outcome, Postponed):
+            return attrs.evolve(new, due_ms=round(outcome.delay * 1000))
+        registration = self.plan.registration
+        policy = registration.retry or queue.options.policy
+        retries = count_retries(queue, task, registration, first=not self.plan.counts)
+        failed = failed_attempt(queue, task, registration, outcome, 1, 0.0)
+        delay = next_delay(outcome, policy, retries, failed)
+        if delay is None:
+            return letters.dead_row(queue, new, self.error, cause_of_death(outcome))
+        failure = failure_row(
+            self.error, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release
+        )
+        return attrs.evolve(
+            new,
+            attempts=1,
+            history=[failure],
+            due_ms=round(delay * 1000),
+            count=(("captured", new.type, ""), ("failures", new.type, failure.error_type)),
+        )
+
+    def _told(self, stored: _Stored) -> Captured:
+        task_id, row = stored.insertion.id, stored.row
+        if task_id != row.id:
+            what = f"is task {task_id} already, by its idempotency key"
+        elif row.state == DEAD:
+            what = f"is kept as dead letter {task_id} ({row.reason})"
+        else:
+            what = f"is kept as task {task_id}, due again in {row.due_ms / 1000:g} s"
+        self.error.__dict__[MARK] = task_id
+        note(self.error, f"this call of {self.plan.type} {what}")
+        return Captured(task_id, self.error)
+
+    def not_stored(self, problem: BaseException) -> None:
+        """Where a letter goes that the store did not take: so far it is told by note and log; its arguments are not."""
+        sent = f" (perhaps it has it as {self.row.id})" if self.row is not None else ""
+        said = f"{type(problem).__name__}: {problem}"
+        note(self.error, f"this call of {self.plan.type} could not be kept{sent}: {said}")
+        log.error(
+            "a failed call of %s could not be kept%s: %s; it raised %s, and its caller must repeat it",
+            self.plan.type,
+            sent,
+            said,
+            type(self.error).__qualname__,
+            extra={"task_type": self.plan.type, "task_id": self.row.id if self.row is not None else None},
+        )
+
+
+async def _warn_if_unknown(plan: Plan, queue: DeadLetterQueue) -> None:
+    """Say once that no live worker knows the type."""
+    if plan.looked:
+        return
+    plan.looked = True
+    try:
+        workers = await presence.present(queue)
+    except Exception as problem:
+        log.debug("who works on %s is not known: %s", queue, problem)
+        return
+    if not any(plan.type in worker.types for worker in workers):
+        log.warning(
+            "no live worker knows %s: what failed waits until one imports %s (deadletter worker --import %s)",
+            plan.type,
+            plan.function.__module__,
+            plan.function.__module__,
+        )

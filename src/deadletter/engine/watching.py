@@ -1,0 +1,62 @@
+"""Whoever watches the engine disturbs nothing: what an Instrumentation raises is logged, and that is all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from ..interfaces.instrumentation import AttemptSpan, Instrumentation
+from ..model.outcome import Outcome
+from ..model.task import Task
+
+log = logging.getLogger("deadletter.watching")
+
+
+def added_metadata(instrumentation: Instrumentation) -> Mapping[str, str]:
+    """What it adds to a new task's metadata."""
+    try:
+        return dict(instrumentation.metadata())
+    except Exception:
+        log.exception("%r gave no metadata; the task goes on without it", instrumentation)
+        return {}
+
+
+class WatchedAttempt:
+    """Around one attempt."""
+
+    def __init__(self, instrumentation: Instrumentation, task: Task, *, queue: str, number: int) -> None:
+        self._instrumentation = instrumentation
+        self._task, self._queue, self._number = task, queue, number
+        self._scope: AbstractContextManager[AttemptSpan] | None = None
+        self._span: AttemptSpan | None = None
+
+    def __enter__(self) -> WatchedAttempt:
+        try:
+            scope = self._instrumentation.attempt(self._task, queue=self._queue, number=self._number)
+            self._span = scope.__enter__()
+            self._scope = scope
+        except Exception:
+            self._complain()
+        return self
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell how it ended."""
+        try:
+            if self._span is not None:
+                self._span.ended(outcome)
+        except Exception:
+            self._complain()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._scope is not None:
+                self._scope.__exit__(kind, error, trace)
+        except Exception:
+            self._complain()
+
+    def _complain(self) -> None:
+        log.exception("%r failed while it watched an attempt of %s", self._instrumentation, self._task.id)
