@@ -2,7 +2,8 @@
 
     python benchmarks/drain.py [--n 20000] [--runs 3] [--json FILE]
 
-Each figure comes from a process of its own, the runs alternate, and the time counts from the first start to the last one.
+Each figure comes from a process of its own, the runs alternate, and the time counts from the first start to the last
+one.
 huey (``pip install huey``) runs with one thread, WAL and no results, at FULL and at OFF.
 """
 
@@ -71,14 +72,14 @@ def one(case: str, n: int) -> None:
     """Measure one case in this process and print the figure."""
     with tempfile.TemporaryDirectory() as folder:
         rate = deadletter(folder, n) if case.startswith("deadletter") else huey(folder, n, fsync=case.endswith("FULL"))
-        print(rate, flush=True)  # noqa: T201
+        print(rate, flush=True)
         os._exit(0)  # huey's threads do not end by themselves
 
 
 def measure(case: str, n: int) -> float:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--one", case, "--n", str(max(500, n // SHARE.get(case, 1)))]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return float(done.stdout.split()[-1])
 
 

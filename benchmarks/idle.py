@@ -2,7 +2,8 @@
 
     python benchmarks/idle.py [--n 200] [--idle 20] [--json FILE]
 
-A worker process idles first (its CPU time is read from the operating system), then this process enqueues tasks one by one
+A worker process idles first (its CPU time is read from the operating system), then this process enqueues tasks one
+by one
 at random intervals; lateness is from the return of ``enqueue`` to the start of the processor, on one clock.
 """
 
@@ -47,8 +48,8 @@ async def measure(n: int, idle: float) -> list[dict[str, object]]:
 
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/queue.db"
-        child = subprocess.Popen([sys.executable, __file__, "--work", url], stdout=subprocess.PIPE, text=True)  # noqa: S603, ASYNC220
-        assert child.stdout is not None  # noqa: S101
+        child = subprocess.Popen([sys.executable, __file__, "--work", url], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+        assert child.stdout is not None
         child.stdout.readline()
         await anyio.sleep(2)
         before = cpu_seconds(child.pid)
@@ -61,7 +62,7 @@ async def measure(n: int, idle: float) -> list[dict[str, object]]:
                 sent = time.monotonic()
                 _, started = child.stdout.readline().split()
                 late.append(max(0.0, float(started) - sent))
-                await anyio.sleep(random.uniform(0.02, 0.08))  # noqa: S311
+                await anyio.sleep(random.uniform(0.02, 0.08))
         child.terminate()
         child.wait()
     late.sort()

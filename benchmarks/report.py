@@ -42,11 +42,11 @@ def _cell(value: object) -> str:
 def report(title: str, rows: Sequence[Row], json_file: str | None) -> None:
     """Print the rows as a Markdown table; write them with the machine to ``json_file``."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    print(f"\n{title}\n")  # noqa: T201 - what a benchmark is for
-    print("| " + " | ".join(columns) + " |")  # noqa: T201
-    print("|" + " --- |" * len(columns))  # noqa: T201
+    print(f"\n{title}\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + " --- |" * len(columns))
     for row in rows:
-        print("| " + " | ".join(_cell(row.get(name)) for name in columns) + " |")  # noqa: T201
+        print("| " + " | ".join(_cell(row.get(name)) for name in columns) + " |")
     if json_file is not None:
         document = {"title": title, "machine": machine(), "rows": list(rows)}
         Path(json_file).write_text(json.dumps(document, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """deadletter: failed work is never lost.
 
-It captures a task that fails, retries it on a schedule, keeps what cannot succeed as a dead letter with its whole story, and
+It captures a task that fails, retries it on a schedule, keeps what cannot succeed as a dead letter with its whole
+story, and
 replays it once the cause is mended.
 """
 
@@ -76,18 +77,12 @@ _HOMES = {
     "engine.decorator": ("dead_lettered",),
     "engine.queue": ("DeadLetterQueue",),
     "engine.worker": ("Worker",),
-    "interfaces": (
-        "Alert Alerter Backend Begun Clock Codec FailedAttempt IdempotencyStore Instrumentation RetryPolicy SystemClock"
-    ).split(),
-    "model.errors": (
-        "BackendError BackendUnavailable BatchFailed ConfigurationConflict Conflict DeadLetterError DurabilityNotMet"
-        " IdempotencyConflict InProgress InvalidQuery InvalidSetting InvalidTask LeaseLost MissingExtra NotDead NotReplayable"
-        " TaskBusy TaskConflict TaskNotFound Undecodable UnserializablePayload"
-    ).split(),
+    "interfaces": ["Alert", "Alerter", "Backend", "Begun", "Clock", "Codec", "FailedAttempt", "IdempotencyStore", "Instrumentation", "RetryPolicy", "SystemClock"],
+    "model.errors": ["BackendError", "BackendUnavailable", "BatchFailed", "ConfigurationConflict", "Conflict", "DeadLetterError", "DurabilityNotMet", "IdempotencyConflict", "InProgress", "InvalidQuery", "InvalidSetting", "InvalidTask", "LeaseLost", "MissingExtra", "NotDead", "NotReplayable", "TaskBusy", "TaskConflict", "TaskNotFound", "Undecodable", "UnserializablePayload"],
     "model.event": ("Event", "EventKind"),
     "model.outcome": ("Discard", "PermanentError", "Postpone", "RetryAfter"),
     "model.query": ("Query",),
-    "model.record": "BulkResult Failure FailureGroup Page Reason State Stats TaskRecord WorkerInfo".split(),
+    "model.record": ["BulkResult", "Failure", "FailureGroup", "Page", "Reason", "State", "Stats", "TaskRecord", "WorkerInfo"],
     "model.task": ("Origin", "Priority", "Task"),
     "rules.codec": ("JsonCodec",),
 }

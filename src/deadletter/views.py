@@ -74,7 +74,8 @@ def item(record: TaskRecord, redactor: Redactor, *, whole: bool = True) -> dict[
     }
     if whole:
         shown["history"] = [
-            {**_error(entry, whole=True), "duration": entry.duration, "worker": entry.worker} for entry in record.history
+            {**_error(entry, whole=True), "duration": entry.duration, "worker": entry.worker}
+            for entry in record.history
         ]
     return shown
 

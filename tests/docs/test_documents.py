@@ -2,7 +2,8 @@
 
 All blocks of a page run in order, in an empty folder of the page's own:
 
-- ``python``: one namespace and one event loop a page; ``await`` may stand at the top, as in ``python -m asyncio``. A block
+- ``python``: one namespace and one event loop a page; ``await`` may stand at the top, as in ``python -m asyncio``. A
+block
   whose first line is a comment with a file's name (``# shop.py``) becomes that file instead.
 - ``bash``: runs, and has to succeed. ``sh`` is for the reader alone: it installs something, or never ends.
 - ``console``: each ``$ command`` runs, and what it prints is compared; ``...`` stands for anything.
@@ -27,6 +28,7 @@ import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
+import deadletter
 from deadletter import DeadLetterQueue
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +71,7 @@ def run_console(example: Example) -> str | None:
     """Run each command and compare what it prints."""
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     checker = doctest.OutputChecker()
-    for command, _, expected in (part.partition("\n") for part in re.split(r"^\$ ", example.parsed, flags=re.M)[1:]):
+    for command, _, expected in (part.partition("\n") for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]):
         done = shell(command)
         if not checker.check_output(expected, done.stdout + done.stderr, options):
             return f"$ {command}\n{done.stdout}{done.stderr}\nis not\n{expected}"
@@ -100,6 +102,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PYTHONPATH", str(Path(deadletter.__file__).parents[1]))  # a relative one would not lead there
     for name in [name for name in os.environ if name.startswith("DEADLETTER_")]:
         monkeypatch.delenv(name)
     work = tmp_path / "work"

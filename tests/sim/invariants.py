@@ -137,7 +137,8 @@ def answers_hold(world: World, rows: dict[str, Row]) -> Iterator[str]:
 def keys_hold(world: World, rows: dict[str, Row]) -> Iterator[str]:
     """I7: attempts with one key never overlap while their leases hold, and none starts after a recorded success.
 
-    A process that stood still cannot know that its lease is over. Everybody else can, so there it holds beyond the lease too.
+    A process that stood still cannot know that its lease is over. Everybody else can, so there it holds beyond the
+    lease too.
     """
     del rows
     by_key: dict[str, list[Run]] = defaultdict(list)
@@ -182,7 +183,7 @@ def pills_only(world: World, rows: dict[str, Row]) -> Iterator[str]:
     """Who dies of lost workers lost enough of them, the last one while alone."""
     for row in rows.values():
         life = world.watch.lives[row.id]
-        if row.state == DEAD and row.reason == "worker_lost" and life.losses < 3:  # noqa: PLR2004
+        if row.state == DEAD and row.reason == "worker_lost" and life.losses < 3:
             yield f"{row.id} is dead as worker_lost after {life.losses} losses"
 
 

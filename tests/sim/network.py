@@ -1,4 +1,7 @@
-"""The way to the store: requests and answers may be late, lost, or come twice; the store itself does one step at a time."""
+"""The way to the store: requests and answers may be late, lost, or come twice.
+
+The store itself does one step at a time.
+"""
 
 from __future__ import annotations
 

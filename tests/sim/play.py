@@ -72,7 +72,8 @@ async def _hear(world: World) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    # The collector would end abandoned generators at moments of its own; log lines cost more than the steps they tell of.
+    # The collector would end abandoned generators at moments of its own; log lines cost more than the steps they tell
+    # of.
     gc.disable()
     logging.disable(logging.CRITICAL)
     try:

@@ -14,7 +14,6 @@ from deadletter.model.errors import BackendUnavailable, BatchFailed, DeadLetterE
 from deadletter.rules.codec import key_hash
 
 from .ledger import Run
-from .loop import Livelock
 from .world import QUEUE, Process, World
 
 TYPES = ("mail", "sms", "sync")
@@ -27,7 +26,7 @@ async def live(world: World) -> None:
     producers = [world.start(f"producer{n}", Producer(world, n)) for n in range(chance.randint(1, 3))]
     for name, types in _crews(chance):
         world.start(name, Worker(types, chance.randint(1, 4)))
-    operators = [world.start("operator", operate)] if chance.random() < 0.7 else []  # noqa: PLR2004
+    operators = [world.start(f"operator{n}", operate) for n in range(chance.randint(0, 2))]
     while world.loop.time() < world.plan.chaos and not _broken(world):
         await asyncio.sleep(0.25)
         _strike(world)
@@ -37,9 +36,9 @@ async def live(world: World) -> None:
 
 def _crews(chance: random.Random) -> list[tuple[str, list[str]]]:
     """Workers whose types are partly disjoint, and together all."""
-    if chance.random() < 0.4:  # noqa: PLR2004
+    if chance.random() < 0.4:
         return [(f"worker{n}", ["*"]) for n in range(chance.randint(1, 3))]
-    return [("worker0", ["mail", "sync"]), ("worker1", ["sms", "mail"]), *([("worker2", ["s*"])] if chance.random() < 0.5 else [])]  # noqa: PLR2004
+    return [("worker0", ["mail", "sync"]), ("worker1", ["sms", "mail"]), *([("worker2", ["s*"])] if chance.random() < 0.5 else [])]
 
 
 def _broken(world: World) -> bool:
@@ -60,7 +59,7 @@ def _strike(world: World) -> None:
     elif often(plan.freeze):
         hit.freeze(chance.choice((0.2, plan.lease * 0.9, plan.lease * 1.5, plan.lease * 4)))
     elif often(plan.stop) and hit.worker is not None and hit.alive and not hit.frozen:
-        hit.worker.stop() if chance.random() < 0.5 else hit.task.cancel()  # noqa: PLR2004
+        hit.worker.stop() if chance.random() < 0.5 else hit.task.cancel()
     elif often(plan.cut):
         cut = hit.link.cut
         cut.off = True
@@ -81,7 +80,7 @@ async def _drain(world: World, busy: list[Process]) -> None:
         now = world.loop.time()
         _check_lapses(world, now)
         alive = sum(life.state in (State.PENDING, State.RUNNING) for life in world.watch.lives.values())
-        if not alive and all(process.done for process in busy) and now - began > world.plan.rates.longest + 4:
+        if not alive and all(process.done for process in busy) and now - began > world.plan.under_way:
             return
         if now > limit:
             stuck = [f"{life.id} {life.state}" for life in world.watch.lives.values() if life.state in (State.PENDING, State.RUNNING)]
@@ -95,12 +94,12 @@ def allowance(world: World) -> float:
     tasks = world.ledger.offered.values()
     pills = sum(task.payload["do"] == "pill" for task in tasks)
     work = sum((task.payload["n"] + 1) * (task.payload["seconds"] + 0.1) for task in tasks)
-    return world.plan.rates.longest + lease + 1 + 4 * 2.2 + work + pills * 3 * (lease + 2) + 10
+    return world.plan.under_way + lease + 1 + 4 * 2.2 + work + pills * 3 * (lease + 2) + 10
 
 
 def _check_lapses(world: World, now: float) -> None:
     """I8: a lapsed lease is found within a second, and a moment for the way."""
-    if now < world.healed_at + 6:
+    if now < world.healed_at + world.plan.under_way + 3:
         return
     for life in world.watch.lives.values():
         if life.state == State.RUNNING and life.lease_ms is not None and life.lease_ms + 3000 < world.server.now_ms():
@@ -112,7 +111,7 @@ class Producer:
 
     def __init__(self, world: World, number: int) -> None:
         chance = world.chance
-        self._tasks = [draw_task(chance, f"p{number}-{n}") for n in range(chance.randint(3, 9))]
+        self._tasks = [draw_task(world, f"p{number}-{n}") for n in range(chance.randint(3, 9))]
         self._pause = chance.uniform(0.05, world.plan.chaos / 12)
 
     async def __call__(self, process: Process) -> None:
@@ -144,11 +143,12 @@ class Producer:
             ledger.acknowledge(task, answer)
 
 
-def draw_task(chance: random.Random, task_id: str) -> Task:
+def draw_task(world: World, task_id: str) -> Task:
     """A task, and in its payload what becomes of it."""
-    key = chance.choice((None, None, "k0", "k1"))
-    if key is not None and chance.random() < 0.9:  # noqa: PLR2004
-        chance = random.Random(key)  # noqa: S311 - the same key means the same thing, but for a few that conflict
+    chance = world.chance
+    key = chance.choice((None, None, None, "k0", "k1", "k2"))
+    if key is not None and chance.random() < 0.9:
+        chance = random.Random(world.seed + key)
     kind = chance.choice(KINDS)
     type_ = chance.choice(TYPES)
     seconds = chance.choice((0.0, 0.05, 0.5))
@@ -249,10 +249,10 @@ def _act(said: Mapping[str, Any], number: int) -> object:
 
 def random_half(said: Mapping[str, Any]) -> bool:
     """Whether a postponing task still postpones: seldom for long."""
-    return POSTPONE.random() < 0.5  # noqa: PLR2004
+    return POSTPONE.random() < 0.5
 
 
-POSTPONE = random.Random()  # noqa: S311 - seeded with each world
+POSTPONE = random.Random()
 
 
 async def operate(process: Process) -> None:
@@ -260,7 +260,7 @@ async def operate(process: Process) -> None:
     world, queue = process.world, process.queue
     care = asyncio.get_running_loop().create_task(queue.keeper.serve())
     while not world.healed:
-        await asyncio.sleep(world.chance.uniform(0.1, 3))
+        await asyncio.sleep(world.chance.uniform(0.1, 2))
         if not world.ledger.offered:
             continue
         try:
@@ -287,7 +287,7 @@ async def _meddle(process: Process, task_id: str) -> None:
         dead = await queue.list(limit=5)
         if dead.items:
             picked = chance.choice([item.task.id for item in dead.items])
-            await queue.retry(picked, reset_attempts=chance.random() < 0.7, delay=chance.choice((0, 1)))  # noqa: PLR2004
+            await queue.retry(picked, reset_attempts=chance.random() < 0.7, delay=chance.choice((0, 1)))
             told.append(("replayed", picked))
 
     async def cancel() -> None:

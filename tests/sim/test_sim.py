@@ -1,4 +1,7 @@
-"""The real engine under a few hundred seeds. ``SIM_SEED=memory:7`` plays one of them, ``SIM_SEEDS=10000`` more of them."""
+"""The real engine under a few hundred seeds.
+
+``SIM_SEED=memory:7`` plays one of them, ``SIM_SEEDS=10000`` more of them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the store did, step by step, beside a small model of what it may do.
 
-The store does one step at a time, so the model can follow: it says which verdict each change must meet, and who holds which
+The store does one step at a time, so the model can follow: it says which verdict each change must meet, and who
+    holds which
 task. A step that answers otherwise is written down in ``broken``.
 """
 
@@ -105,8 +106,8 @@ class Watch:
         for new, answer in zip(rows, answers, strict=True):
             if answer.verdict is Inserted.EXISTS:
                 self.lifetime["duplicates", new.type, str(answer.state)] += 1
-                if answer.id not in self.lives:
-                    self._break(f"insert of {new.id} met {answer.id}, which nobody has stored")
+                if answer.id not in self.lives or (answer.id != new.id and self.keys.get(new.key or "") != answer.id):
+                    self._break(f"insert of {new.id} was answered with {answer.id}, which holds neither its id nor its key")
                 continue
             if new.id in self.lives:
                 self._break(f"{new.id} was stored twice")

@@ -20,7 +20,7 @@ from deadletter.runtime.threads import InlineThreads
 
 from .ledger import Ledger
 from .loop import LANE, Lane, SeededLoop, any_order, lane_order
-from .network import Link, Network, Rates
+from .network import PATIENCE, Link, Network, Rates
 from .watch import Watch
 
 QUEUE = "default"
@@ -97,7 +97,7 @@ class Process:
             await main(self)
         except asyncio.CancelledError:
             pass  # told to stop
-        except BaseException as error:  # noqa: BLE001 - the world is told
+        except BaseException as error:
             if not self.world.network.over:
                 self.world.broken.append(f"{lane.name} crashed: {error!r}")
                 self.world.crash = error
@@ -175,12 +175,17 @@ class Plan:
     away: float
     jump: float
 
+    @property
+    def under_way(self) -> float:
+        """Seconds that a call from before the healing may still take: both ways slow, or given up."""
+        return 2 * self.rates.longest + PATIENCE[1]
+
     @classmethod
     def drawn(cls, chance: random.Random) -> Plan:
         """Half of the seeds draw each rate, half take moderate ones."""
         lease = chance.choice((2.0, 5.0))
         longest = chance.choice((0.1, lease * 2))
-        if chance.random() < 0.5:  # noqa: PLR2004
+        if chance.random() < 0.5:
             kill, freeze, stop, cut, away, jump = (chance.choice((0.0, 0.02, 0.1)) for _ in range(6))
             rates = Rates.drawn(chance, longest)
         else:
@@ -196,14 +201,14 @@ class World:
 
     def __init__(self, store: str, seed: int) -> None:
         self.seed = f"{store}:{seed}"
-        self.chance = random.Random(self.seed)  # noqa: S311
+        self.chance = random.Random(self.seed)
         self.plan = Plan.drawn(self.chance)
         order = self.chance.choice((any_order, lane_order))
-        self.loop = SeededLoop(order(random.Random(self.chance.random())))  # noqa: S311
+        self.loop = SeededLoop(order(random.Random(self.chance.random())))
         server = SimClock(self.loop)
         self.ledger = Ledger()
         self.watch = Watch(QUEUE, server.now_ms, self.loop.time)
-        wire = random.Random(self.chance.random())  # noqa: S311
+        wire = random.Random(self.chance.random())
         self.network = Network(self.loop, STORES[store](server), self.watch, wire, self.plan.rates)
         self.server = server
         self.processes: list[Process] = []

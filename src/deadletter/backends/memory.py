@@ -249,7 +249,10 @@ class _Sorted:
 
 
 class _Queue:
-    """One queue's rows and the indexes over them. Heaps hold entries that may have ceased to be true: each is checked when met."""
+    """One queue's rows and the indexes over them.
+
+    Heaps hold entries that may have ceased to be true: each is checked when met.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from typing import Any
 
 from cyclopts import App, Group, Parameter
 
@@ -11,10 +12,10 @@ from . import changing, demo, health, reading, simulation, transfer, working
 
 _HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
 
-Where the tasks are is said by --url or DEADLETTER_URL. Exit codes: 0 done, 1 unhealthy or partly failed, 2 bad use or
-unreachable."""
+Where the tasks are is said by --url or DEADLETTER_URL.
+Exit codes: 0 done, 1 unhealthy or partly failed, 2 bad use or unreachable."""
 
-_SECTIONS = {
+_SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "Try it": {"demo": demo.demo, "simulate": simulation.simulate},
     "Run": {"worker": working.worker, "check": health.check, "doctor": health.doctor},
     "Look": {
@@ -41,18 +42,14 @@ def make_app() -> App:
         name="deadletter",
         help=_HELP,
         help_format="plaintext",
-        help_formatter="default" if sys.stdout.isatty() else "plain",
         version=__version__,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=""),
     )
     for at, (section, commands) in enumerate(_SECTIONS.items()):
+        group = Group(section, sort_key=at)
         for name, command in commands.items():
-            app.command(command, name=name, group=_group(section, at))
+            app.command(command, name=name, group=group)
     app.register_install_completion_command()
     return app
-
-
-def _group(section: str, at: int) -> Group:
-    return Group(section, sort_key=at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import attrs
@@ -42,6 +43,11 @@ class Bulk:
     dry_run: Switch = False
     yes: Switch = False
 
+    def check(self, query: Query) -> None:
+        """Refuse what would touch everything by oversight."""
+        if not (query.has_condition or self.limit is not None or self.everything):
+            raise BadUse("there is no condition; narrow it, give a --limit, or say --everything")
+
 
 async def retry(
     *ids: str,
@@ -76,7 +82,7 @@ async def retry(
     failed = 0
     async with session(flags) as desk:
         for id_ in ids:
-            failed += not await _told(desk, id_, "pending", lambda id_=id_: desk.queue.retry(id_, **edits))
+            failed += not await _told(desk, id_, "pending", partial(desk.queue.retry, id_, **edits))
     return FAILED if failed else DONE
 
 
@@ -93,7 +99,7 @@ async def cancel(*ids: str, flags: Flags | None = None) -> int:
     failed = 0
     async with session(flags) as desk:
         for id_ in ids:
-            failed += not await _told(desk, id_, "cancelled", lambda id_=id_: desk.queue.cancel(id_))
+            failed += not await _told(desk, id_, "cancelled", partial(desk.queue.cancel, id_))
     return FAILED if failed else DONE
 
 
@@ -105,6 +111,7 @@ async def retry_all(*, where: Where | None = None, bulk: Bulk | None = None, fla
     What dies after the command began is left alone.
     """
     query, how = (where or Where()).query(), bulk or Bulk()
+    how.check(query)
     async with session(flags) as desk:
 
         async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
@@ -133,6 +140,7 @@ async def purge(
         why: Kept with the event.
     """
     query, how = (where or Where()).query(), bulk or Bulk()
+    how.check(query)
     async with session(flags) as desk:
 
         async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
@@ -155,13 +163,12 @@ async def erase(*, where: Where | None = None, bulk: Bulk | None = None, flags: 
     query, how = (where or Where()).query(), bulk or Bulk()
     if how.rate is not None:
         raise BadUse("--rate: erase runs at full speed; use --limit to take it in parts")
-    if not (query.has_condition or how.everything):
-        raise BadUse("erase: there is no condition; narrow it, or say --everything")
+    how.check(query)
     async with session(flags) as desk:
         plain = attrs.evolve(desk, seen=desk.queue)
         states = State if query.state == State.DEAD else (query.state,)
 
-        async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
+        async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:  # noqa: ARG001 - as the others
             if how.limit is None and not dry_run:
                 return await desk.queue.erase(query, everything=how.everything)
             ids = [

@@ -91,15 +91,18 @@ class Where:
     ids: Annotated[tuple[str, ...] | None, Parameter(negative="", consume_multiple=True)] = None
 
     def query(self) -> Query:
-        """The same as a Query. Raises BadUse for a flag that cannot be read, InvalidQuery for one that cannot be meant."""
+        """The same as a Query. Raises BadUse for a flag that cannot be read.
+
+        InvalidQuery for one that cannot be meant.
+        """
         return Query(
             type=self.type,
-            priority=self.priority,  # type: ignore[arg-type] - converted
-            state=self.state or "dead",  # type: ignore[arg-type] - converted
+            priority=self.priority,
+            state=self.state or "dead",
             error_contains=self.error_contains,
             error_type=self.error_type,
             fingerprint=self.fingerprint,
-            reason=self.reason,  # type: ignore[arg-type] - converted
+            reason=self.reason,
             older_than=length("--older-than", self.older_than),
             newer_than=length("--newer-than", self.newer_than),
             idempotency_key=self.idempotency_key,

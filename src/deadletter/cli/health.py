@@ -55,7 +55,7 @@ def _problems(stats: Stats, max_items: int | None, max_age: float | None, max_ov
         yield f"the oldest dead letter is {span(stats.oldest_dead)} old, more than {span(max_age)}"
     if overdue > max_overdue:
         types = ", ".join(sorted(stats.overdue))
-        yield f"{overdue} tasks are overdue, more than {max_overdue}: does a worker run for {types}?"
+        yield f"overdue tasks: {overdue}, more than {max_overdue}; does a worker run for {types}?"
 
 
 async def doctor(*, flags: Flags | None = None) -> int:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..engine.queue import DeadLetterQueue
+from ..model.errors import InvalidTask
 from ..model.record import Reason, State, TaskRecord
 from ..model.row import DEAD, FailureRow, NewRow
 from ..model.task import Origin, Task, seconds, to_ms
@@ -45,7 +46,7 @@ def row_of(line: str, queue: DeadLetterQueue) -> NewRow:
     """The row to insert. Raises ValueError (InvalidTask among them) that says what is wrong with the line."""
     letter = loads_strict(line, max_bytes=LONGEST, field="letter")
     if not isinstance(letter, dict):
-        raise ValueError("it is no JSON object")
+        raise InvalidTask("letter", "is no JSON object")
     if letter.get("format") != FORMAT:
         raise ValueError(f"format {letter.get('format')!r} is not one that this version reads; was it made by export?")
     if letter.get("state") != State.DEAD:
@@ -86,7 +87,7 @@ def row_of(line: str, queue: DeadLetterQueue) -> NewRow:
 def _task(letter: Mapping[str, Any]) -> Task:
     origin = letter.get("origin")
     return Task(
-        id=letter.get("id"),  # type: ignore[arg-type] - the Task checks what a stranger wrote
+        id=letter.get("id"),  # type: ignore[arg-type]
         type=letter.get("type"),  # type: ignore[arg-type]
         payload=letter.get("payload"),  # type: ignore[arg-type]
         priority=letter.get("priority", "normal"),
@@ -125,10 +126,10 @@ def _failure(entry: Mapping[str, Any]) -> FailureRow:
 def _ms(entry: Mapping[str, Any], name: str) -> int:
     text = entry.get(name)
     if not isinstance(text, str):
-        raise ValueError(f"{name}: {text!r} is no time")
+        raise InvalidTask(name, f"{text!r} is no time")
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        raise ValueError(f"{name}: {text!r} has no time zone")
+        raise InvalidTask(name, f"{text!r} has no time zone")
     return to_ms(at)
 
 
@@ -138,5 +139,3 @@ def _hides(payload: Mapping[str, Any]) -> bool:
     except ValueError:
         return True
     return False
-
-

@@ -22,7 +22,7 @@ def on_terminal() -> bool:
 
 
 def harmless(text: str, *, lines: bool = False) -> str:
-    """The text with everything that is not printable spelled out (``\\x1b``); ``lines`` keeps line ends and tabs."""
+    """The text with everything that is not printable spelled out as an escape; ``lines`` keeps line ends and tabs."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or (lines and char in "\n\t") else _spelled(char) for char in text)

@@ -10,7 +10,8 @@ import attrs
 
 from ..model.query import Query
 from ..model.record import Failure, State, Stats, TaskRecord
-from ..views import group_item, groups as see_groups, stats_item
+from ..views import group_item, stats_item
+from ..views import groups as see_groups
 from .exits import DONE, BadUse
 from .flags import Flags, Where
 from .output import emit, moment, pairs, say, span, table, when
@@ -83,7 +84,13 @@ async def groups(
                 emit(group_item(group))
         else:
             rows = (
-                (group.key or "-", str(group.count), group.type, when(group.last_seen), _short(group.error_type, group.message))
+                (
+                    group.key or "-",
+                    str(group.count),
+                    group.type,
+                    when(group.last_seen),
+                    _short(group.error_type, group.message),
+                )
                 for group in shown
             )
             table((by.upper(), "COUNT", "TYPE", "LAST", "ERROR"), rows)

@@ -55,7 +55,9 @@ def make_queue(target: Target, *, create: bool = False) -> DeadLetterQueue:
     app = target.app or (os.environ.get("DEADLETTER_APP") if target.url is None and target.queue is None else None)
     if app:
         return _app_queue(app, target)
-    options = queue_options({**os.environ, **({"DEADLETTER_URL": target.url} if target.url is not None else {})})
+    options = queue_options({**os.environ, "DEADLETTER_URL": ""} if target.url is not None else os.environ)
+    if target.url is not None:
+        options["backend"] = target.url
     if target.queue is not None:
         options["name"] = target.queue
     if not create:

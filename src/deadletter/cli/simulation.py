@@ -16,6 +16,12 @@ from .flags import Switch, length
 from .output import emit, on_terminal, pairs, span
 
 _BARS = 60
+_JITTERS: dict[str, Literal["full", "equal", "decorrelated"] | None] = {
+    "full": "full",
+    "equal": "equal",
+    "decorrelated": "decorrelated",
+    "none": None,
+}
 _GUIDE = (5.0, 30.0, 120.0, 300.0)
 
 
@@ -84,8 +90,9 @@ def _policy(delays: str | None, base: str | None, factor: float, cap: str, jitte
     if base is not None:
         if delays is not None:
             raise BadUse("--delays and --base are two policies; give one of them")
-        mode = None if jitter == "none" else jitter
-        return Exponential(base=length("--base", base), factor=factor, cap=length("--cap", cap), jitter=mode)
+        return Exponential(
+            base=length("--base", base) or 0, factor=factor, cap=length("--cap", cap) or 0, jitter=_JITTERS[jitter]
+        )
     if delays is not None:
         return Schedule([length("--delays", part) or 0 for part in delays.split(",")])
     return Schedule(queue_options(os.environ).get("retry_delays", _GUIDE))
@@ -101,4 +108,4 @@ def _plot(found: Simulation) -> None:
     print(f"\nattempts a second (the highest of each {span(step)})")
     bar = "█" if on_terminal() else "#"
     for at, peak in enumerate(peaks):
-        print(f"{span(at * step):>6} {peak:>7} {bar * round(_BARS * peak / highest)}".rstrip())
+        print(f"{at * step:>6}s {peak:>7} {bar * round(_BARS * peak / highest)}".rstrip())

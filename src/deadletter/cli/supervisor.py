@@ -51,7 +51,9 @@ class _Supervisor:
                 return
             if anyio.current_time() - began > _STEADY:
                 pause = _FIRST_PAUSE
-            log.warning("worker process %d (pid %d) ended with %d; another starts in %g s", number, child.pid, code, pause)
+            log.warning(
+                "worker process %d (pid %d) ended with %d; another starts in %g s", number, child.pid, code, pause
+            )
             with anyio.move_on_after(pause):
                 await self._stopping.wait()
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -94,5 +96,3 @@ async def supervise(tokens: Sequence[str], processes: int, *, grace: float) -> i
                     children.start_soon(supervisor.keep, number + 1)
             group.cancel_scope.cancel()
     return BAD_USE if supervisor.refused else DONE
-
-

@@ -22,7 +22,6 @@ from .reading import each
 from .session import Session, session
 
 
-
 async def export(
     *,
     out: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
@@ -119,5 +118,3 @@ async def _store(desk: Session, batch: list[tuple[int, NewRow]], totals: dict[st
 
 def _private(path: Path) -> TextIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")
-
-

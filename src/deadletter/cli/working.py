@@ -14,6 +14,7 @@ import anyio
 import attrs
 from cyclopts import Parameter
 
+from ..engine.lazy import adopt, made
 from ..engine.queue import DeadLetterQueue
 from ..engine.worker import Worker
 from ..settings import import_module, known_queues
@@ -78,6 +79,7 @@ def _queues(target: Target, modules: Sequence[str]) -> list[DeadLetterQueue]:
         queue = make_queue(attrs.evolve(target, app=app), create=True)
         for module in modules:
             import_module(module, setting="--import")
+        adopt(queue)
         if not queue.registry.types():
             raise BadUse(f"{app} has no processors; register some in its module, or --import the one that does")
         return [queue]
@@ -87,9 +89,12 @@ def _queues(target: Target, modules: Sequence[str]) -> list[DeadLetterQueue]:
         os.environ["DEADLETTER_QUEUE"] = target.queue
     for module in modules:
         import_module(module, setting="--import")
-    queues = [queue for queue in known_queues() if queue.registry.types()] if modules else []
+    lazily = made()  # by functions whose decorator names a URL or the environment
+    queues = [queue for queue in dict.fromkeys((*lazily, *known_queues())) if queue.registry.types()] if modules else []
     if not queues:
-        raise BadUse("there is nothing to run: name a queue with processors by --app module:attribute, or --import modules")
+        raise BadUse(
+            "there is nothing to run: name a queue with processors by --app module:attribute, or --import modules"
+        )
     return queues
 
 
@@ -123,7 +128,9 @@ async def _obey(signals: AsyncIterator[signal.Signals], workers: Sequence[Worker
             log.warning("%s again: leaving at once; what runs is tried again when its lease lapses", number.name)
             logging.shutdown()
             os._exit(INTERRUPTED if number == signal.SIGINT else 128 + number)
-        log.info("%s: draining %d attempts; a second one stops at once", number.name, sum(one.running for one in workers))
+        log.info(
+            "%s: draining %d attempts; a second one stops at once", number.name, sum(one.running for one in workers)
+        )
         for one in workers:
             one.stop()
 

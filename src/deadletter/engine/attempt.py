@@ -93,7 +93,10 @@ class Attempt:
         return seconds("timeout", own) if own is not None else self.registration.timeout
 
     def stop(self, why: str) -> None:
-        """Cancel it; in its loop. A second call is for shutdown only: what it does to clean up is not cut off at each tick."""
+        """Cancel it; in its loop.
+
+        A second call is for shutdown only: what it does to clean up is not cut off at each tick.
+        """
         if self.stopped is not None and why != "shutdown":
             return
         self.stopped = self.stopped or why

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -67,16 +68,17 @@ async def _run(queue: DeadLetterQueue, plan: Plan, change: Callable[[Row], Chang
     cutoff = plan.cutoff or from_ms(now_ms)
     result = BulkResult(matched=0, changed=0, failed=0, cutoff=cutoff)
     bucket = _Bucket(queue, plan.rate)
-    async for rows in matching(queue, plan.query, DEAD, until_ms=at_ms(cutoff), now_ms=now_ms):
-        left = None if plan.limit is None else plan.limit - result.matched
-        if left == 0:
-            break
-        for batch in bucket.batches(rows[:left]):
-            if not plan.dry_run:
-                await bucket.draw(len(batch))
-            result = await _step(queue, batch, change, result, dry_run=plan.dry_run)
-            if plan.progress is not None:
-                plan.progress(result)
+    async with aclosing(matching(queue, plan.query, DEAD, until_ms=at_ms(cutoff), now_ms=now_ms)) as found:
+        async for rows in found:
+            left = None if plan.limit is None else plan.limit - result.matched
+            if left == 0:
+                break
+            for batch in bucket.batches(rows[:left]):
+                if not plan.dry_run:
+                    await bucket.draw(len(batch))
+                result = await _step(queue, batch, change, result, dry_run=plan.dry_run)
+                if plan.progress is not None:
+                    plan.progress(result)
     return result
 
 
@@ -96,7 +98,7 @@ async def _step(
 
 async def matching(
     queue: DeadLetterQueue, query: Query, state: str, *, until_ms: int | None = None, now_ms: int
-) -> AsyncIterator[list[Row]]:
+) -> AsyncGenerator[list[Row], None]:
     """Lists of at most 100 rows that match, oldest first."""
     wanted = attrs.evolve(query, state=State(state)).resolved(from_ms(now_ms))
     fields = wanted.scan_fields()
@@ -173,7 +175,10 @@ async def _bury(queue: DeadLetterQueue, rows: Sequence[Row], buried: set[str]) -
 
 
 async def _bury_ended(queue: DeadLetterQueue, running: set[str], buried: set[str]) -> None:
-    """Wait for the attempts that run, then bury what they left: a processor is never cut off in the middle of its effect."""
+    """Wait for the attempts that run, then bury what they left.
+
+    A processor is never cut off in the middle of its effect.
+    """
     wait = 0.01
     while running:
         await queue.sweep()  # an attempt whose worker vanished has ended, too

@@ -39,7 +39,7 @@ def _retried(function: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
         import tenacity
 
         kind: Any = functools.partial(tenacity.AsyncRetrying, sleep=anyio.sleep) if plan.is_async else tenacity.Retrying
-        waits = tenacity.wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_JITTER)
+        waits = tenacity.wait_exponential(_FIRST_WAIT, _LONGEST_WAIT) + tenacity.wait_random(0, _JITTER)
         return kind(
             stop=tenacity.stop_after_attempt(plan.inline_retries + 1),
             wait=waits,

@@ -55,7 +55,10 @@ class _Pulse:
 
 
 class Keeper:
-    """Extends the leases of one queue's attempts in this process, ends what runs too long, and holds what cannot be stopped."""
+    """Extends the leases of one queue's attempts in this process, ends what runs too long.
+
+    And holds what cannot be stopped.
+    """
 
     def __init__(self, queue: DeadLetterQueue) -> None:
         self._queue = queue
@@ -177,6 +180,15 @@ class Keeper:
                 # Unknown is not lost, but with a key nobody may start beside us, and the next look would come too late.
                 self._stop(kept, "lost")
 
+    def _patience(self) -> float:
+        """How many seconds a call may take: a store that hangs must not keep us from what else is to be done.
+
+        Least of all from ending a keyed attempt before its lease does.
+        """
+        now = self._queue.clock.monotonic()
+        ends = [kept.attempt.lease_until - now for kept in list(self._kept.values()) if kept.attempt.row.key is not None]
+        return min([self._queue.options.lease_ms / 3000, *(end for end in ends if end > 0)])
+
     def _stop(self, kept: _Kept, why: str) -> None:
         try:
             kept.call(kept.attempt.stop, why)
@@ -192,9 +204,10 @@ class Keeper:
             if then.due_ms is not None:
                 then = attrs.evolve(then, due_ms=max(0, then.due_ms - passed_ms))
             try:
-                await self._queue.apply([then])
+                with anyio.fail_after(self._patience()):
+                    await self._queue.apply([then])
             except Exception as error:
-                log.warning("cannot give back %s yet: %s", then.id, error)
+                log.warning("cannot give back %s yet: %s", then.id, str(error) or type(error).__name__)
                 return
             self._held.pop(token, None)
 
@@ -215,7 +228,7 @@ class Keeper:
             batch.append(changes.extend(attempt.row, f"{attempt.row.token}.x{attempt.extensions}", lease_ms))
         sent = self._queue.clock.monotonic()
         try:
-            with anyio.fail_after(lease_ms / 3000):  # a store that hangs must not keep us from what else is to be done
+            with anyio.fail_after(self._patience()):
                 verdicts = await self._queue.apply(batch)
         except Exception as error:
             log.warning("cannot extend %d leases yet: %s", len(due), str(error) or type(error).__name__)

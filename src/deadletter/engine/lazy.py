@@ -66,7 +66,10 @@ def enter(url: str | None, type_: str, function: Callable[..., Any], registratio
 
 
 def adopt(queue: DeadLetterQueue) -> None:
-    """Let a queue know every function, earlier or later, whose URL (or environment) names the place where it is, too."""
+    """Let a queue know every function, earlier or later.
+
+    Whose URL (or environment) names the place where it is, too.
+    """
     _adopters.add(queue)
     for entry in list(_entries.values()):
         if _is_at(queue, entry.url):

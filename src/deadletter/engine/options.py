@@ -71,7 +71,10 @@ class Options:
         return task.on_uncertain or self.on_uncertain
 
     def asked(self, task: Task, max_retries: int | None) -> int | None:
-        """How many retries somebody asked for: the task, its processor (``max_retries``) or the queue; None where nobody did."""
+        """How many retries somebody asked for: the task, its processor (``max_retries``) or the queue.
+
+        None where nobody did.
+        """
         if task.max_retries is not None:
             return task.max_retries
         return max_retries if max_retries is not None else self.max_retries

@@ -51,7 +51,8 @@ P = TypeVar("P", bound=Callable[..., Any])
 class DeadLetterQueue:
     """A queue of tasks on a backend; what cannot succeed is kept as a dead letter.
 
-    Durations are seconds or ``timedelta``. It connects at its first use. One object serves any number of event loops and
+    Durations are seconds or ``timedelta``. It connects at its first use. One object serves any number of event loops
+    and
     threads; ``dlq.sync`` has the same calls, blocking.
 
     Args:
@@ -211,7 +212,8 @@ class DeadLetterQueue:
 
         Raises:
             InvalidTask: nothing is stored; a note tells the position.
-            BatchFailed: a batch failed; ``.stored`` are the ids before it, ``.index`` is the position of the task that failed.
+            BatchFailed: a batch failed; ``.stored`` are the ids before it, ``.index`` is the position of the task
+                that failed.
         """
         rows: list[NewRow] = []
         given = list(tasks)
@@ -284,7 +286,8 @@ class DeadLetterQueue:
     async def process_task(self, task_id: str, processor: Processor) -> bool:
         """Make one attempt now, due or not, under a lease.
 
-        True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is dead. What it
+        True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is
+        dead. What it
         leaves pending is run again only by a worker or another call.
 
         Raises:
@@ -295,7 +298,10 @@ class DeadLetterQueue:
         return await process.process_task(self, task_id, processor)
 
     async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = Reason.CAPTURED) -> str:
-        """Store a task that failed elsewhere straight as a dead letter; answer its id. Safe to repeat with the same id."""
+        """Store a task that failed elsewhere straight as a dead letter; answer its id.
+
+        Safe to repeat with the same id.
+        """
         await self.open()
         return await letters.capture(self, task, exc, reason=reason)
 
@@ -308,7 +314,10 @@ class DeadLetterQueue:
         return self.record(row)
 
     async def list(self, query: Query = Query(), *, cursor: str | None = None, limit: int = 50) -> Page:  # noqa: B008 - frozen
-        """A page of what matches, newest death first; by default dead letters. Raises InvalidQuery for a bad cursor or limit."""
+        """A page of what matches, newest death first; by default dead letters.
+
+        Raises InvalidQuery for a bad cursor or limit.
+        """
         await self.open()
         return await reading.page(self, query, cursor=cursor, limit=limit)
 
@@ -317,7 +326,10 @@ class DeadLetterQueue:
         return reading.scan(self, query)
 
     async def groups(self, query: Query = Query(), *, by: str = "fingerprint") -> Sequence[FailureGroup]:  # noqa: B008
-        """Dead letters by cause, largest group first; ``by``: fingerprint, type, reason, error_type, worker or release."""
+        """Dead letters by cause, largest group first.
+
+        ``by``: fingerprint, type, reason, error_type, worker or release.
+        """
         await self.open()
         return await reading.groups(self, query, by=by)
 
@@ -336,9 +348,11 @@ class DeadLetterQueue:
         delay: Duration = 0,
         why: str | None = None,
     ) -> TaskRecord:
-        """Send a dead letter back to pending, optionally edited or to another type; at least one more attempt is granted.
+        """Send a dead letter back to pending, optionally edited or to another type; at least one more attempt is
+        granted.
 
-        Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the payload
+        Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the
+        payload
         keeps the stored value.
 
         Raises:
@@ -362,7 +376,8 @@ class DeadLetterQueue:
     ) -> BulkResult:
         """Retry the letters that match, oldest death first, at most ``rate`` a second.
 
-        What dies after ``cutoff`` (default: now) is left alone; the first call's cutoff resumes it. ``progress`` is called after
+        What dies after ``cutoff`` (default: now) is left alone; the first call's cutoff resumes it. ``progress`` is
+        called after
         each step of at most 100. Raises InvalidQuery without a condition, a limit or ``everything=True``.
         """
         await self.open()
@@ -385,7 +400,10 @@ class DeadLetterQueue:
         return await bulk.purge(self, plan, why or "")
 
     async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:
-        """Delete every trace of the tasks that match, in every state, for deletion requests; running ones when their attempt ends."""
+        """Delete every trace of the tasks that match, in every state, for deletion requests.
+
+        Running ones when their attempt ends.
+        """
         await self.open()
         return await bulk.erase(self, query, everything=everything)
 
@@ -395,7 +413,8 @@ class DeadLetterQueue:
         return await letters.cancel(self, id)
 
     def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """What happens to this queue's tasks from now on, in every process: ``async with dlq.subscribe("dead") as events``.
+        """What happens to this queue's tasks from now on, in every process: ``async with dlq.subscribe("dead") as
+        events``.
 
         Lossy; what was missed is told as an event of kind ``gap``. Without kinds: all.
         """

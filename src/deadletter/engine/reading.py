@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import attrs
@@ -82,13 +83,14 @@ async def _whole(queue: DeadLetterQueue, items: Sequence[TaskRecord]) -> list[Ta
 
 
 async def _another(queue: DeadLetterQueue, wanted: Query, scan: Scan) -> bool:
-    async for rows in _steps(queue, scan):
-        if any(wanted.matches(queue.record(row)) for row in rows):
-            return True
+    async with aclosing(_steps(queue, scan)) as steps:
+        async for rows in steps:
+            if any(wanted.matches(queue.record(row)) for row in rows):
+                return True
     return False
 
 
-async def _steps(queue: DeadLetterQueue, scan: Scan) -> AsyncIterator[list[Row]]:
+async def _steps(queue: DeadLetterQueue, scan: Scan) -> AsyncGenerator[list[Row], None]:
     step = attrs.evolve(scan, limit=min(queue.backend.scan_limit, 500))
     while True:
         found = await queue.backend.scan(queue.name, step)
@@ -125,11 +127,12 @@ async def _total(
         return seen, seen
     matched = looked = 0
     scan = Scan(newest_first=True, history=1, **wanted.scan_fields())
-    async for rows in _steps(queue, scan):
-        matched += sum(wanted.matches(queue.record(row)) for row in rows)
-        looked += len(rows)
-        if looked >= COUNTED:
-            return None, matched
+    async with aclosing(_steps(queue, scan)) as steps:
+        async for rows in steps:
+            matched += sum(wanted.matches(queue.record(row)) for row in rows)
+            looked += len(rows)
+            if looked >= COUNTED:
+                return None, matched
     return matched, matched
 
 
@@ -163,11 +166,12 @@ async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord
     states = [query.state] if query.state is not None else list(State)
     for state in states:
         wanted = attrs.evolve(query, state=state).resolved(from_ms(now_ms))
-        async for rows in _steps(queue, Scan(newest_first=True, history=20, **wanted.scan_fields())):
-            for row in rows:
-                record = queue.record(row)
-                if wanted.matches(record):
-                    yield record
+        wish = Scan(newest_first=True, history=20, **wanted.scan_fields())
+        async with aclosing(_steps(queue, wish)) as steps:
+            async for rows in steps:
+                for record in map(queue.record, rows):
+                    if wanted.matches(record):
+                        yield record
 
 
 @attrs.define

@@ -1,6 +1,7 @@
 """Single items of many callers, joined into few backend calls, without a timer.
 
-The first caller calls the backend itself; only those who arrive meanwhile wait, and the one that waited longest takes them
+The first caller calls the backend itself; only those who arrive meanwhile wait, and the one that waited longest
+takes them
 all along in the next call.
 """
 
@@ -44,7 +45,8 @@ class Coalescer(Generic[In, Out]):
 
     Args:
         flush: does a batch; may raise, and then each caller gets the error.
-        alone: whether the answers mean that the batch must be sent again one by one (nothing of it was done). So it is where
+        alone: whether the answers mean that the batch must be sent again one by one (nothing of it was done). So it
+            is where
             a batch fails though the store is there: one bad item fails no stranger.
     """
 
@@ -157,7 +159,8 @@ async def persist(
 class Settler:
     """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together.
 
-    ``on_verdict`` gets None for a change that could not be stored. ``give_up`` is the monotonic time after which a store that is
+    ``on_verdict`` gets None for a change that could not be stored. ``give_up`` is the monotonic time after which a
+    store that is
     away is waited for no longer.
     """
 

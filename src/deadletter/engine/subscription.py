@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..interfaces.backend import Signals
@@ -24,11 +24,11 @@ async def subscribe(queue: DeadLetterQueue, kinds: Sequence[str]) -> AsyncIterat
     except ValueError:
         raise InvalidQuery(f"kinds: {list(kinds)!r} are not among {', '.join(EventKind)}") from None
     await queue.open()
-    async with queue.backend.listen(queue.name) as signals:
-        yield _events(signals, wanted)
+    async with queue.backend.listen(queue.name) as signals, aclosing(_events(signals, wanted)) as events:
+        yield events
 
 
-async def _events(signals: Signals, wanted: set[EventKind]) -> AsyncIterator[Event]:
+async def _events(signals: Signals, wanted: set[EventKind]) -> AsyncGenerator[Event, None]:
     last: int | None = None
     async for signal in signals:
         if not isinstance(signal, EventRow):

@@ -1,6 +1,7 @@
 """A worker: feeds due tasks to processors, sweeps what others left, and leaves nothing behind.
 
-In one event loop run the feeder (claims), the attempts, the settler (outcomes), the sweeper and the listener; the queue's
+In one event loop run the feeder (claims), the attempts, the settler (outcomes), the sweeper and the listener; the
+queue's
 keeper extends the leases from its own thread.
 """
 
@@ -91,7 +92,10 @@ class Worker:
         return self._stopping
 
     def stop(self) -> None:
-        """Begin to drain: no new claims; ``run`` returns when what runs has ended, or its grace is over. From any thread."""
+        """Begin to drain: no new claims; ``run`` returns when what runs has ended, or its grace is over.
+
+        From any thread.
+        """
         self._stopping = True
         if self._bell is not None:
             self._bell.ring()
@@ -107,7 +111,6 @@ class Worker:
     async def _work(self, *, until_idle: bool) -> None:
         if self._bell is not None:
             raise DeadLetterError(f"worker {self.name} runs already; make another one")
-        await self._queue.open()
         self._stopping, self._until_idle, self._awaits_quiet = False, until_idle, until_idle
         self._bell = bell = Bell()
         self._queue.registry.watchers.append(bell.ring)
@@ -115,6 +118,7 @@ class Worker:
         self._call = loop_caller()
         over = anyio.Event()
         try:
+            await self._queue.open()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._live, over)
                 try:

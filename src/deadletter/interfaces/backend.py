@@ -30,8 +30,10 @@ Signals: TypeAlias = AsyncIterator["Hint | EventRow"]
 class Backend(abc.ABC):
     """A store of rows.
 
-    Every step is atomic, touches at most 100 items, is fenced, and is safe to repeat after a reply that never came. It may be
-    called from any event loop in any thread, and keeps what it needs per loop. It raises BackendUnavailable where the store
+    Every step is atomic, touches at most 100 items, is fenced, and is safe to repeat after a reply that never came.
+    It may be
+    called from any event loop in any thread, and keeps what it needs per loop. It raises BackendUnavailable where
+    the store
     cannot be reached; an error means that nothing of the step happened, or that repeating the step is safe.
 
     The store's clock is read once per step. ``deadletter.testing.BackendConformance`` proves an implementation.
@@ -70,7 +72,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def sweep(self, queue: str, limit: int) -> list[Row]:
-        """Forget ended rows past their keep (and count them); answer rows whose lease lapsed or that expired, with body."""
+        """Forget ended rows past their keep (and count them).
+
+        Answer rows whose lease lapsed or that expired, with body.
+        """
 
     @abc.abstractmethod
     async def load(self, queue: str, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
@@ -88,6 +93,7 @@ class Backend(abc.ABC):
     def listen(self, queue: str, after: int | None = None) -> AbstractAsyncContextManager[Signals]:
         """What happens, as it happens.
 
-        Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now on).
+        Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now
+        on).
         Hints may be lost. Events are kept in bounded number: where some are gone, the next one's ``seq`` jumps.
         """

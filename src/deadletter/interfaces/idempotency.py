@@ -14,7 +14,8 @@ class Begun:
 
     Attributes:
         word: ``started`` (go ahead, ``token`` is yours), ``completed`` (``result`` is the stored one), ``in_progress``
-            (somebody else has it, for ``remaining`` seconds at most), ``conflict`` (the key is bound to another digest).
+            (somebody else has it, for ``remaining`` seconds at most), ``conflict`` (the key is bound to another
+            digest).
     """
 
     word: Literal["started", "completed", "in_progress", "conflict"]
@@ -24,7 +25,10 @@ class Begun:
 
 
 class IdempotencyStore(abc.ABC):
-    """Remembers which effects happened. A token is valid until its ``ttl`` has passed; then another ``begin`` may take over."""
+    """Remembers which effects happened.
+
+    A token is valid until its ``ttl`` has passed; then another ``begin`` may take over.
+    """
 
     @abc.abstractmethod
     async def begin(self, key: str, digest: str, ttl: float) -> Begun:
@@ -32,7 +36,10 @@ class IdempotencyStore(abc.ABC):
 
     @abc.abstractmethod
     async def complete(self, token: str, result: bytes, ttl: float) -> None:
-        """The effect happened: remember its result for ``ttl`` seconds. Raises LeaseLost where the token is not valid any more."""
+        """The effect happened: remember its result for ``ttl`` seconds.
+
+        Raises LeaseLost where the token is not valid any more.
+        """
 
     @abc.abstractmethod
     async def abandon(self, token: str) -> None:

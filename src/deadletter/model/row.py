@@ -1,6 +1,7 @@
 """What crosses the backend seam: flat scalars and opaque bytes.
 
-Times that end in ``_ms`` and stand on a Row are milliseconds of the *server's* clock. Those on NewRow, Claim and Change are
+Times that end in ``_ms`` and stand on a Row are milliseconds of the *server's* clock. Those on NewRow, Claim and
+Change are
 durations from "now" of the step that applies them, so that no caller's clock is ever compared with stored time; the few
 absolute ones say ``_at_ms``.
 """
@@ -97,7 +98,8 @@ _values = operator.attrgetter(*(field.name for field in attrs.fields(Row)))
 class NewRow:
     """A row to insert.
 
-    ``state`` is PENDING, DEAD (a capture, with its failure) or RUNNING (with ``token``, ``lease_ms``, ``owner``: the effect
+    ``state`` is PENDING, DEAD (a capture, with its failure) or RUNNING (with ``token``, ``lease_ms``, ``owner``: the
+    effect
     guard's begin in one call). Import and spool give absolute ``created_at_ms`` and ``ended_at_ms``.
     """
 
@@ -185,7 +187,8 @@ class Claimed:
 
     Attributes:
         rows: with body and their last failure.
-        words: for each asked id that is not in rows: ``missing``, ``running``, ``succeeded``, ``dead``, ``expired``, ``newer``.
+        words: for each asked id that is not in rows: ``missing``, ``running``, ``succeeded``, ``dead``, ``expired``,
+            ``newer``.
         now_ms: the server's clock.
         next_due_ms: when the next pending row of these types is due (may lie in the past); None = nothing pending.
         suspects: a due row was hidden since its workers vanished too often.
@@ -211,9 +214,12 @@ class Verdict(enum.StrEnum):
 class Change:
     """A transition as data: a fence and an effect. Made only by the constructors of ``rules.changes``.
 
-    The fence: ``id`` and ``was`` must hold; ``token`` and ``generation`` where given; ``lapsed`` also wants the lease (of a
-    running row) or the expiry (of a pending one) to lie in the past; ``late`` lets a settle through whose lease lapsed, as long as
-    nobody has claimed the row since (its token is still the record's). ``op`` is new per change: the row remembers the last
+    The fence: ``id`` and ``was`` must hold; ``token`` and ``generation`` where given; ``lapsed`` also wants the
+        lease (of a
+    running row) or the expiry (of a pending one) to lie in the past; ``late`` lets a settle through whose lease
+    lapsed, as long as
+    nobody has claimed the row since (its token is still the record's). ``op`` is new per change: the row remembers
+    the last
     one, and a repeat answers ``repeated``.
 
     The effect: everything else. None leaves a field as it is, unless said otherwise.

@@ -76,7 +76,10 @@ def die(row: Row, op: str, reason: Reason, failure: FailureRow, keep_ms: int | N
 
 
 def outlive(row: Row, op: str, failure: FailureRow) -> Change:
-    """Ran past its timeout in a thread that cannot be stopped: the attempt failed, the lease stays until the thread ends."""
+    """Ran past its timeout in a thread that cannot be stopped.
+
+    The attempt failed, the lease stays until the thread ends.
+    """
     return Change(
         id=row.id,
         op=op,
@@ -136,7 +139,8 @@ def discard(row: Row, op: str, keep_ms: int, why: str) -> Change:
 def lapse(row: Row, op: str, *, on_uncertain: Literal["retry", "dead"], max_lease_losses: int) -> Change:
     """The lease ran out: again, or dead.
 
-    Only a row whose processor had started counts a loss, and only a loss while it ran alone makes it dead: a poison pill never
+    Only a row whose processor had started counts a loss, and only a loss while it ran alone makes it dead: a poison
+        pill never
     takes its neighbours along.
     """
     if not row.started:
@@ -230,7 +234,7 @@ def replay(
     *,
     reset: bool = True,
     delay_ms: int = 0,
-    type: str | None = None,  # noqa: A002 - the contract's word
+    type: str | None = None,
     body: bytes | None = None,
     note: FailureRow | None = None,
     why: str = "",

@@ -1,6 +1,7 @@
 """The one machine that every stored task obeys.
 
-Memory and the SQL backends load rows, call these functions inside their transaction, and store what came out; Redis states
+Memory and the SQL backends load rows, call these functions inside their transaction, and store what came out; Redis
+states
 the same in Lua and is compared with it. A task's life::
 
     insert ──▶ PENDING ──take──▶ RUNNING ──apply──▶ SUCCEEDED | DEAD | PENDING again | GONE
@@ -64,7 +65,7 @@ class Journal:
     def enter(self, row: Row, n: int = 1) -> None:
         """Add the row to the tally (n = -1: take it out)."""
         if row.state != GONE:
-            key = (str(row.state), row.priority, row.type, row.reason or "")
+            key = (row.state, row.priority, row.type, row.reason or "")
             self.tally[key] = self.tally.get(key, 0) + n
 
     def tell(
@@ -99,7 +100,8 @@ class Admission:
 def admit(news: Sequence[NewRow], ids: dict[str, Row], keys: dict[str, Row], now_ms: int, journal: Journal) -> Admission:
     """Decide on the new rows of one call, all or nothing.
 
-    ``ids`` and ``keys`` hold the rows that the call's ids and keys are bound to; they are changed on the way, so that equal
+    ``ids`` and ``keys`` hold the rows that the call's ids and keys are bound to; they are changed on the way, so
+    that equal
     ids and keys within one call meet each other too.
     """
     insertions: list[Insertion] = []

@@ -1,6 +1,7 @@
 """Many short-lived tasks in one event loop, each cancellable on its own.
 
-A task group costs several times what a no-op attempt may (28 µs against 6 on asyncio), and a worker drains its tasks itself
+A task group costs several times what a no-op attempt may (28 µs against 6 on asyncio), and a worker drains its tasks
+itself
 before it leaves, so on asyncio these are plain tasks; on trio, a nursery's.
 """
 

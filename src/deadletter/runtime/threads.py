@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 T = TypeVar("T")
@@ -37,5 +38,5 @@ class InlineThreads(Threads):
     async def run(self, call: Callable[[], T], limiter: anyio.CapacityLimiter | None) -> T:
         """Run ``call`` here and now."""
         del limiter
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return call()

@@ -112,6 +112,24 @@ def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
 
 
 @pytest.fixture
+def pass_until(clock: VirtualClock) -> Callable[..., Awaitable[None]]:
+    """Let virtual time pass, step by step, until a condition holds."""
+
+    async def wait(condition: Callable[[], Any], *, step: float = 0.05, pause: float = 0.001) -> None:
+        with anyio.fail_after(10):
+            while True:
+                held = condition()
+                if inspect.isawaitable(held):
+                    held = await held
+                if held:
+                    return
+                clock.advance(step)
+                await anyio.sleep(pause)
+
+    return wait
+
+
+@pytest.fixture
 def claim_elsewhere() -> Callable[..., Awaitable[Row]]:
     """Lease a task as another process would, whose leases nobody extends."""
 

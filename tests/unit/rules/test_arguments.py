@@ -555,7 +555,7 @@ def charge(customer: int, amount: Decimal, *notes: str, urgent: bool = False, **
     raise NotImplementedError
 
 
-def plain(a, b=(1, 2), /, c=None, *rest, d: int = None, **more):  # type: ignore  # noqa: ANN001, ANN002, ANN003, ANN201, PGH003, RUF013
+def plain(a, b=(1, 2), /, c=None, *rest, d: int = None, **more):  # type: ignore  # noqa: PGH003, RUF013
     raise NotImplementedError
 
 

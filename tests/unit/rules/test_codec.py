@@ -240,10 +240,10 @@ def test_no_body() -> None:
 class Locked(Codec):
     """A codec whose key is gone."""
 
-    def encode(self, document: Mapping[str, Any]) -> bytes:  # noqa: ARG002
+    def encode(self, document: Mapping[str, Any]) -> bytes:
         raise UnserializablePayload("elsewhere", "no key")
 
-    def decode(self, body: bytes) -> dict[str, Any]:  # noqa: ARG002
+    def decode(self, body: bytes) -> dict[str, Any]:
         raise RuntimeError("no key")
 
 

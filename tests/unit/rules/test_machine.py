@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deadletter.model.record import Reason
 from deadletter.model.row import FORMAT, GONE, Change, Claim, FailureRow, Inserted, NewRow, Row, Verdict
@@ -331,7 +332,10 @@ def test_a_journal_takes_over_another() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.integers(0, 20)), max_size=40))
 def test_the_tally_is_always_a_recount(steps: list[tuple[int, bool, int]]) -> None:
-    """Whatever happens to a row, what the journals add up to is where it stands, and its fence lets one attempt through."""
+    """Whatever happens to a row, what the journals add up to is where it stands.
+
+    And its fence lets one attempt through.
+    """
     journal = machine.Journal()
     stored, now_ms = machine.build(new(), NOW, journal), NOW
     for number, (way, honest, passed_ms) in enumerate(steps):

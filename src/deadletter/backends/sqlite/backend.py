@@ -89,7 +89,8 @@ class SQLiteBackend(Backend):
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock | None = None) -> SQLiteBackend:
-        """``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``; options ``create``, ``synchronous``.
+        """``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``; options ``create``,
+        ``synchronous``.
 
         Raises:
             InvalidSetting: without a path, or for an option that it does not know.

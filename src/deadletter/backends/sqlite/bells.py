@@ -1,7 +1,9 @@
 """The doorbell beside the file: a process that commits work wakes those of other processes that sleep.
 
-Each listening process binds a datagram socket in the directory ``<file>-bells``; whoever commits work sends one byte to each
-socket that it finds there. Bytes may be lost, so a listener looks at the file's version once a second too, and each 15 ms
+Each listening process binds a datagram socket in the directory ``<file>-bells``; whoever commits work sends one byte
+to each
+socket that it finds there. Bytes may be lost, so a listener looks at the file's version once a second too, and each
+15 ms
 where there are no such sockets.
 """
 

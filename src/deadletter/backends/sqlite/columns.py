@@ -1,6 +1,7 @@
 """Statements that bind only what sqlite3 binds quickly.
 
-Python's sqlite3 looks for an adapter for each None, bool, bytes and enum that it binds, 0.5 µs apiece: as long as writing the
+Python's sqlite3 looks for an adapter for each None, bool, bytes and enum that it binds, 0.5 µs apiece: as long as
+writing the
 row. So a statement says NULL itself, and the others are converted first.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import compress
-from operator import ne
+from operator import attrgetter, ne
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
@@ -19,6 +20,9 @@ from ...model.row import Row
 from .._sql import COLUMNS, values_of
 
 _POSITIONS = range(len(COLUMNS))
+_TAKEN_NAMES = ("state", "token", "op", "started", "alone", "lease_ms", "keep_ms", "owner")
+_TAKEN = tuple(COLUMNS.index(name) for name in _TAKEN_NAMES)
+_taken_values = attrgetter(*_TAKEN_NAMES)
 _Kinds: TypeAlias = tuple[type, ...]
 
 
@@ -88,14 +92,26 @@ def update_rows(connection: Connection, touched: Iterable[Held]) -> None:
         changed = tuple(compress(_POSITIONS, differs))
         if not changed:
             continue
-        fresh = list(compress(values, differs))
-        plan = _updating(changed, tuple(map(type, fresh)))
-        parameters = list(compress(fresh, plan.bound))
-        for at, fix in plan.fixes:
-            parameters[at] = fix(parameters[at])
-        parameters.append(held.n)
-        groups.setdefault(plan.sql, []).append(parameters)
+        held.stored = values
+        _group(groups, changed, list(compress(values, differs)), held.n)
     for sql, parameters_of in groups.items():
         connection.executemany(sql, parameters_of)
 
 
+def update_taken(connection: Connection, taken: Iterable[Held]) -> None:
+    """The same for rows that ``machine.take`` has just leased: it touches these columns, so nothing is compared."""
+    groups: dict[str, list[list[object]]] = {}
+    for held in taken:
+        _group(groups, _TAKEN, list(_taken_values(held.row)), held.n)
+        held.stored = values_of(held.row)
+    for sql, parameters_of in groups.items():
+        connection.executemany(sql, parameters_of)
+
+
+def _group(groups: dict[str, list[list[object]]], changed: tuple[int, ...], fresh: list[object], n: int) -> None:
+    plan = _updating(changed, tuple(map(type, fresh)))
+    parameters = list(compress(fresh, plan.bound))
+    for at, fix in plan.fixes:
+        parameters[at] = fix(parameters[at])
+    parameters.append(n)
+    groups.setdefault(plan.sql, []).append(parameters)

@@ -37,7 +37,10 @@ def inspect(connection: Connection, file: StoreFile, now_ms: int) -> Inspection:
 
 
 def resets_badly(version: tuple[int, ...]) -> bool:
-    """Whether this SQLite has the WAL-reset fault (sqlite.org/wal.html#walresetbug): 3.7.0 to 3.51.2, but for two backports."""
+    """Whether this SQLite has the WAL-reset fault (sqlite.org/wal.html#walresetbug).
+
+    3.7.0 to 3.51.2, but for two backports.
+    """
     if (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51):
         return False
     return (3, 7, 0) <= version < (3, 51, 3)

@@ -99,6 +99,7 @@ class WriteLane:
         for _ in waiting():
             try:
                 step.connection.execute("BEGIN IMMEDIATE")
+                step.begun()
                 values = [operation.work(step) for operation in batch]
                 step.connection.execute("COMMIT")
             except Exception as error:

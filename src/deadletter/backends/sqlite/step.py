@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from sqlite3 import Connection
 
@@ -12,12 +12,13 @@ import attrs
 
 from ...model.row import BATCH, DEAD, GONE, RUNNING, SUCCEEDED, Change, Claim, Claimed, Insertion, NewRow, Row, Verdict
 from ...rules import machine
-from .columns import Held, insert_rows, update_rows
+from .columns import Held, insert_rows, update_rows, update_taken
 from .journal import record
 from .reads import Q, fetch, number_of, with_last_failure
 from .traces import Traces
 
 CLAIMS = 1_000  # ops whose answer can be repeated
+LEASED = 10_000  # running rows that are remembered
 TYPES = 64  # of one statement; SQLite allows 500 terms, and merges fewer faster
 
 _UNREAD = b"\0unread"  # stands for a body that a fence left alone: told from every stored one by identity
@@ -51,6 +52,15 @@ class Step:
         self.now_ms = now_ms
         self.notes = Notes()
         self._claims = claims
+        self._leased: dict[tuple[int, str], Held] = {}  # what this connection wrote last of rows that are RUNNING
+        self._version = -1
+
+    def begun(self) -> None:
+        """Know whether another connection wrote since our last transaction; then nothing that we remember counts."""
+        [(version,)] = self.connection.execute("PRAGMA data_version").fetchall()
+        if version != self._version:
+            self._version = version
+            self._leased.clear()
 
     def committed(self) -> Notes:
         """Keep what a repeated claim wants to know, and hand out the notes."""
@@ -64,6 +74,7 @@ class Step:
     def rolled_back(self) -> None:
         """Forget what did not happen."""
         self.notes = Notes()
+        self._leased.clear()
 
     def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
         """See Backend.insert."""
@@ -113,7 +124,7 @@ class Step:
             return [Verdict.MISSING] * len(changes)
         now_ms = self.now_ms()
         journal = machine.Journal()
-        held = self._fences(number, list({change.id: None for change in changes}))
+        held = self._seen(number, {change.id: None for change in changes})
         traces = Traces(self.connection, number)
         verdicts: list[Verdict] = []
         for change in changes:
@@ -130,6 +141,7 @@ class Step:
                 if failed and change.to in (SUCCEEDED, GONE):
                     traces.wipe([mine.n])
         update_rows(self.connection, held.values())
+        self._remember(number, held.values())
         traces.flush()
         self._record(queue, number, journal)
         return verdicts
@@ -183,6 +195,29 @@ class Step:
         found = fetch(self.connection, Q["fences"], (number,), ids)
         return {values[1]: Held(values[0], Row(*values[1:], _UNREAD), (*values[1:], _UNREAD)) for values in found}
 
+    def _seen(self, number: int, ids: Iterable[str]) -> dict[str, Held]:
+        """What the machine decides on: remembered from the claim, or read."""
+        found: dict[str, Held] = {}
+        unknown: list[str] = []
+        for id_ in ids:
+            held = self._leased.get((number, id_))
+            if held is None:
+                unknown.append(id_)
+            else:
+                found[id_] = held
+        return found | self._fences(number, unknown) if unknown else found
+
+    def _remember(self, number: int, written: Iterable[Held]) -> None:
+        """Keep the rows that a settle will want next: reading them again costs as much as writing them."""
+        for held in written:
+            if held.row.state == RUNNING:
+                held.row.history = []
+                self._leased[number, held.row.id] = held
+            else:
+                self._leased.pop((number, held.row.id), None)
+        if len(self._leased) > LEASED:
+            self._leased.clear()
+
     def _repeat(self, number: int, claim: Claim, ids: Sequence[str]) -> list[Row]:
         numbers = {id_: held.n for id_, held in self._fences(number, ids).items()}
         rows = self._whole([numbers[id_] for id_ in ids if id_ in numbers])
@@ -210,10 +245,11 @@ class Step:
         taken = [Held(n, Row(*by_number[n][1:]), by_number[n][1:]) for n in numbers]
         for index, held in enumerate(taken):
             machine.take(held.row, claim, index, now_ms, journal)
-        update_rows(self.connection, taken)
+        update_taken(self.connection, taken)
         self._record(queue, number, journal)
         with_last_failure(self.connection, {held.n: held.row for held in taken})
-        rows = [held.row for held in taken]
+        rows = [held.row.twin() for held in taken]
+        self._remember(number, taken)
         self.notes.claims[claim.op] = [row.id for row in rows]
         return rows
 
@@ -235,7 +271,10 @@ class Step:
 
 
 class _Search:
-    """Due rows in order of rank, due time and id: one merged walk over index entries per rank, read only as far as needed."""
+    """Due rows in order of rank, due time and id.
+
+    One merged walk over index entries per rank, read only as far as needed.
+    """
 
     def __init__(self, connection: Connection, number: int, claim: Claim, now_ms: int) -> None:
         self._connection = connection

@@ -23,9 +23,10 @@ async def demo(
 
     Example: deadletter demo
 
-    It starts an HTTP receiver on loopback and three workers on a SQLite file, kills one worker by SIGKILL, takes the
-    receiver down, replays the failure group, and checks its account against the receiver's own log. Exit code 1 means
-    that the account does not close.
+    It starts an HTTP receiver on loopback and three workers on a SQLite file,
+    kills one worker by SIGKILL, takes the receiver down, replays the failure
+    group, and checks its account against the receiver's own log. Exit code 1:
+    the account does not close.
 
     Args:
         url: Where to keep the tasks instead of a new SQLite file in the temporary directory.

@@ -27,6 +27,7 @@ from .account import Account, settle
 from .script import APP, DOWN_AT, KILL_AT, LONGEST, OUTAGE, RECEIVER, TYPE, WORKERS, Script
 from .stage import Stage, open_stage
 
+
 @attrs.frozen
 class Receiver:
     """The receiver's process and its log."""
@@ -53,11 +54,14 @@ async def play(script: Script) -> int:
     url = script.url or f"sqlite:///{home / 'demo.db'}"
     name = "default" if script.url is None else f"demo-{secrets.token_hex(3)}"
     with open_stage(script.deliveries, sys.stderr if script.json else None) as stage:
-        async with _receiver(home / "receiver.log", script.drop_every) as receiver, DeadLetterQueue(url, name=name) as queue:
+        async with (
+            _receiver(home / "receiver.log", script.drop_every) as receiver,
+            DeadLetterQueue(url, name=name) as queue,
+        ):
             environ = {"DEADLETTER_URL": url, "DEADLETTER_QUEUE": name, RECEIVER: receiver.address}
             async with _workers(script, home, environ) as workers:
                 account = await _story(script, stage, queue, receiver, workers)
-        _tell_account(stage, account, script)
+        _tell_account(stage, account)
         if script.url is None:
             _tell_next(stage, url)
         if script.json:
@@ -171,7 +175,7 @@ def _tasks(script: Script) -> list[Task]:
 
 @contextlib.asynccontextmanager
 async def _receiver(log: Path, drop_every: int) -> AsyncIterator[Receiver]:
-    log.touch()
+    await anyio.Path(log).touch()
     command = [sys.executable, "-m", "deadletter.cli.demo.receiver", str(log), str(drop_every)]
     async with _child(command, stderr=None) as process:
         assert process.stdout is not None  # noqa: S101 - opened with a pipe
@@ -218,7 +222,7 @@ async def _child(
             await process.aclose()
 
 
-def _tell_account(stage: Stage, account: Account, script: Script) -> None:
+def _tell_account(stage: Stage, account: Account) -> None:
     stage.line("")
     stage.line("The account, against the receiver's own log:")
     twice = "at least once: the killed worker had delivered, and could not say so" if account.delivered_twice else ""
@@ -226,7 +230,11 @@ def _tell_account(stage: Stage, account: Account, script: Script) -> None:
         ("accepted", account.accepted, ""),
         ("delivered", account.delivered, ""),
         ("retried", account.retried, "attempts after a task's first"),
-        ("dead", account.dead, f"{account.still_dead} still are, kept for you to look at" if account.still_dead else ""),
+        (
+            "dead",
+            account.dead,
+            f"{account.still_dead} still are, kept for you to look at" if account.still_dead else "",
+        ),
         ("replayed", account.replayed, ""),
         ("lost", account.lost, ""),
         ("delivered twice", account.delivered_twice, twice),

@@ -1,6 +1,7 @@
 """The demo's receiver: a flaky HTTP server in a process of its own, told on stdin what to be.
 
-``down`` closes its port and drops what is in flight; ``up`` opens it again; ``mend`` makes it understand the new format.
+``down`` closes its port and drops what is in flight; ``up`` opens it again; ``mend`` makes it understand the new
+format.
 Each is answered by a line on stdout. Every delivery that it takes is a line (its id) in its log before it says so.
 """
 
@@ -73,11 +74,14 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     receiver: Receiver
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that was killed before it heard the answer."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         time.sleep(LATENCY)
         answer = self.server.receiver.take(self.headers["webhook-id"], json.loads(body))

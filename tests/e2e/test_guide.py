@@ -1,0 +1,123 @@
+"""The guide's Python snippets, as they stand: only their imports change, and the client becomes a URL."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import deadletter
+from deadletter import DeadLetterQueue, PermanentError, Reason, State, Task
+
+pytestmark = pytest.mark.anyio
+
+GUIDE = Path(__file__).parent / "guide"
+IMPORTS = {
+    "from dead_letter_queue import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task",
+    "import redis\n": "\n",
+    "redis_client = redis.Redis(decode_responses=True)": "redis_client = URL",
+}
+
+
+async def run(name: str, **names: Any) -> dict[str, Any]:
+    """Run a snippet at top level, awaits included; answers the names that it leaves."""
+    source = (GUIDE / f"{name}.py.txt").read_text()
+    for told, ours in IMPORTS.items():
+        source = source.replace(told, ours)
+    code = compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(code, names)  # the only way to run top-level awaits
+    if inspect.isawaitable(result):
+        await result
+    return names
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'guide.db'}"
+
+
+async def test_basic_usage(url):
+    sent: list[str] = []
+    left = await run("basic_usage", URL=url, send_email=sent.append)
+    dlq, task_id = left["dlq"], left["task_id"]
+    assert (left["success"], sent) == (True, ["user@example.com"])
+    assert (await dlq.get(task_id)).state is State.SUCCEEDED
+    assert await dlq.enqueue(left["task"]) == task_id
+    await dlq.aclose()
+    again = await run("basic_usage", URL=url, send_email=sent.append)
+    assert (again["task_id"], again["success"]) == (task_id, True), "the key is remembered"
+    assert len(sent) == 1, "and nothing is sent twice"
+    await again["dlq"].aclose()
+
+
+async def test_configuration():
+    """The guide's settings are our options, by the same names, and our defaults."""
+    settings = SimpleNamespace()
+    await run("configuration", self=settings)
+    assert DeadLetterQueue("memory://", **vars(settings)).options == DeadLetterQueue("memory://").options
+
+
+async def test_retry_limits(url):
+    made: list[Task] = []
+
+    def make(**fields: Any) -> Task:
+        made.append(deadletter.Task(**fields))
+        return made[-1]
+
+    await run("retry_limits", Task=make)
+    assert [(task.type, task.max_retries) for task in made] == [
+        ("cache_update", 2),
+        ("api_call", 5),
+        ("payment_process", 10),
+    ]
+
+    def fail(_: Task) -> None:
+        raise OSError("down")
+
+    async with DeadLetterQueue(url) as dlq:
+        task_id = await dlq.enqueue(made[0])
+        for _ in range(3):
+            assert await dlq.process_task(task_id, fail) is False
+        record = await dlq.get(task_id)
+        assert (record.attempts, record.reason) == (3, Reason.RETRIES_EXHAUSTED)
+
+
+async def test_idempotency_keys(url):
+    names = {"Task": Task, "customer_id": 123, "invoice_id": 9}
+    first, second = [(await run("idempotency_keys", **names))["task"] for _ in range(2)]
+    async with DeadLetterQueue(url) as dlq:
+        assert await dlq.enqueue(first) == await dlq.enqueue(second)
+
+
+async def test_failure_types(url, caplog):
+    class TemporaryError(Exception):
+        pass
+
+    async def process_task(task: Task) -> None:
+        if task.type == "temporary":
+            raise TemporaryError("try later")
+        if task.type == "permanent":
+            raise PermanentError("no such account")
+
+    left = await run(
+        "failure_types",
+        process_task=process_task,
+        TemporaryError=TemporaryError,
+        PermanentError=PermanentError,
+        logger=logging.getLogger("guide"),
+    )
+    async with DeadLetterQueue(url) as dlq:
+        records = {}
+        for kind in ("fine", "temporary", "permanent"):
+            task_id = await dlq.enqueue(Task(type=kind))
+            await dlq.process_task(task_id, left["smart_processor"])
+            records[kind] = await dlq.get(task_id)
+    assert records["fine"].state is State.SUCCEEDED
+    assert (records["temporary"].state, records["temporary"].failure.message) == (State.PENDING, "try later")
+    assert (records["permanent"].state, records["permanent"].reason) == (State.DEAD, Reason.REJECTED)
+    assert "Permanent failure: no such account" in caplog.text

@@ -1,0 +1,429 @@
+"""Each command in this process, off a terminal: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from deadletter import DeadLetterQueue, State, Task
+from deadletter.cli.exits import run
+
+SECRET = "hunter2-and-more"
+
+
+class Shell:
+    """Runs commands against one SQLite file."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.url = f"sqlite:///{path}"
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *tokens: str) -> int:
+        self._capsys.readouterr()
+        code = run([*tokens, "--url", self.url])
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return code
+
+    def lines(self, *tokens: str, code: int = 0) -> list[dict]:
+        assert self(*tokens, "--json") == code
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def one(self, *tokens: str, code: int = 0) -> dict:
+        [line] = self.lines(*tokens, code=code)
+        return line
+
+    def refused(self, *tokens: str, code: int = 2) -> str:
+        """The one line that says why."""
+        assert self(*tokens) == code
+        assert self.out == ""
+        [line] = self.err.splitlines()
+        assert line.startswith("deadletter: ")
+        return line
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DEADLETTER_URL", "DEADLETTER_QUEUE", "DEADLETTER_APP", "DEADLETTER_RETRY_DELAYS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def sh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Three letters (a hidden value and hostile text in each) and one pending task."""
+    dlq = DeadLetterQueue(f"sqlite:///{tmp_path / 'a.db'}", release="v1")
+    for n in range(3):
+        payload = {"n": n, "password": f"{SECRET}-{n}", "evil": "\x1b[31m\u202e"}
+        task = Task(type="email.send", id=f"letter-{n}", payload=payload, metadata={"tenant": "t\n1"}, max_retries=2)
+        dlq.sync.capture(task, ValueError(f"refused \x1b[2J {SECRET}-{n}\nsecond line"))
+    dlq.sync.enqueue(Task(type="email.later", id="waiting", delay=5000))
+    dlq.sync.close()
+    return Shell(tmp_path / "a.db", capsys)
+
+
+def test_ls_is_tab_separated_lines_newest_first(sh: Shell) -> None:
+    assert sh("ls") == 0
+    lines = [line.split("\t") for line in sh.out.splitlines()]
+    assert [line[0] for line in lines] == ["letter-2", "letter-1", "letter-0"]
+    assert lines[0][1] == "email.send"
+    assert lines[0][3:] == ["1", "captured", "ValueError: refused \\x1b[2J [redacted]"]
+    assert sh.err == ""
+
+
+def test_ls_says_what_it_left_out(sh: Shell) -> None:
+    assert sh("ls", "--limit", "2") == 0
+    assert len(sh.out.splitlines()) == 2
+    assert sh.err == "2 shown of 3; --limit shows more\n"
+
+
+def test_ls_narrows(sh: Shell) -> None:
+    assert [item["id"] for item in sh.lines("ls", "--payload", "n=1")] == ["letter-1"]
+    assert [item["id"] for item in sh.lines("ls", "--ids", "letter-0", "letter-2")] == ["letter-2", "letter-0"]
+    assert [item["id"] for item in sh.lines("ls", "--state", "pending")] == ["waiting"]
+    assert sh.lines("ls", "--type", "sms.*") == []
+    assert sh.lines("ls", "--older-than", "1h") == []
+    assert len(sh.lines("ls", "--type", "email.*", "--newer-than", "1h", "--release", "v1")) == 3
+
+
+def test_an_item_in_json_is_the_item_without_traceback_and_history(sh: Shell) -> None:
+    item = sh.lines("ls", "--limit", "1")[0]
+    assert item["payload"]["password"] == {"$redacted": True}
+    assert "traceback" not in item["error"]
+    assert "history" not in item
+    assert "\x1b" not in sh.out
+
+
+def test_show_tells_the_whole_story_and_hides_what_is_hidden(sh: Shell) -> None:
+    assert sh("show", "letter-1") == 0
+    assert "state       dead (captured)" in sh.out
+    assert '"$redacted": true' in sh.out
+    assert "ValueError: refused \\x1b[2J [redacted]" in sh.out
+    assert "metadata    tenant=t\n            1" in sh.out
+    assert SECRET not in sh.out
+    assert "\x1b" not in sh.out
+    assert sh("show", "letter-1", "--reveal") == 0
+    assert SECRET in sh.out
+
+
+def test_show_in_json_has_the_history(sh: Shell) -> None:
+    assert sh.one("show", "letter-1")["history"][0]["attempt"] == 1
+
+
+def test_show_of_a_pending_task(sh: Shell) -> None:
+    assert sh("show", "waiting") == 0
+    assert "due " in sh.out
+
+
+def test_an_unknown_id_is_one_line_and_exit_1(sh: Shell) -> None:
+    assert sh.refused("show", "nobody", code=1) == "deadletter: no task 'nobody' is known here"
+
+
+def test_search_matches_only_what_is_shown(sh: Shell) -> None:
+    assert len(sh.lines("search", "REFUSED")) == 3
+    assert sh.lines("search", SECRET) == []
+    assert len(sh.lines("search", SECRET, "--reveal")) == 3
+    assert "one of them" in sh.refused("search", "x", "--error-contains", "y")
+
+
+def test_groups(sh: Shell) -> None:
+    group = sh.one("groups")
+    assert (group["count"], group["type"], group["releases"]) == (3, "email.send", ["v1"])
+    assert SECRET not in sh.out
+    assert sh("groups", "--by", "type") == 0
+    assert sh.out.startswith("email.send\t3\temail.send\t")
+
+
+def test_stats(sh: Shell) -> None:
+    stats = sh.one("stats")
+    assert stats["by_state"] == {"pending": 1, "running": 0, "succeeded": 0, "dead": 3}
+    assert sh("stats") == 0
+    assert "dead              3\n" in sh.out
+    assert "workers           none\n" in sh.out
+
+
+def test_retry_answers_for_each_id_and_says_what_failed(sh: Shell) -> None:
+    assert sh("retry", "letter-0", "nobody") == 1
+    assert sh.out == "letter-0 pending\n"
+    assert sh.err == "deadletter: no task 'nobody' is known here\n"
+    assert sh.lines("retry", "letter-1", "letter-0", code=1) == [
+        {"task_id": "letter-1", "state": "pending"},
+        {"task_id": "letter-0", "error": "task 'letter-0' is pending, and only a dead letter can be retried"},
+    ]
+
+
+def test_retry_edits_and_keeps_hidden_values(sh: Shell) -> None:
+    edit = '{"n": 9, "password": {"$redacted": true}}'
+    assert sh("retry", "letter-0", "--payload", edit, "--type", "email.again", "--delay", "5m", "--why", "typo") == 0
+    item = sh.one("show", "letter-0", "--reveal")
+    assert item["payload"] == {"n": 9, "password": f"{SECRET}-0"}
+    assert (item["type"], item["attempts"], item["replays"]) == ("email.again", 0, 1)
+    assert sh("retry", "letter-1", "--keep-attempts") == 0
+    assert sh.one("show", "letter-1")["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["retry"], "which letters?"),
+        (["retry", "letter-0", "--payload", "[1]"], "--payload: give a JSON object"),
+        (["retry", "letter-0", "--payload", "{"], "--payload is no JSON"),
+        (["retry", "letter-0", "--type", "a\nb"], "--type: "),
+        (["cancel"], "which tasks?"),
+        (["retry-all"], "there is no condition"),
+        (["purge", "--yes"], "there is no condition"),
+        (["erase", "--yes"], "there is no condition"),
+        (["retry-all", "--everything"], "nobody is here to be asked; --yes does it"),
+        (["retry-all", "--type", "x", "--state", "pending", "--yes"], "state: pending cannot be meant"),
+        (["retry-all", "--everything", "--yes", "--rate", "0"], "rate: 0.0 is no rate"),
+        (["erase", "--everything", "--yes", "--rate", "5"], "--rate: erase runs at full speed"),
+        (["ls", "--limit", "0"], "--limit: 0 is no number of lines"),
+        (["ls", "--older-than", "soon"], "--older-than: 'soon' is no duration"),
+        (["ls", "--reason", "boredom"], "reason: 'boredom' is none of"),
+        (["ls", "--nonsense"], "Unknown option: --nonsense"),
+        (["lss"], "Did you mean"),
+        (["show"], "requires an argument"),
+        (["check", "--max-items", "-1"], "give 0 or more"),
+        (["worker"], "there is nothing to run"),
+        (["worker", "--app", "no_such_module:dlq"], "--app: there is no module"),
+        (["worker", "--import", "no_such_module"], "--import: there is no module"),
+        (["worker", "--processes", "0"], "--processes: 0"),
+        (["import", "/no/such/file"], "/no/such/file: No such file"),
+        (["export", "-o", "/no/such/dir/x"], "/no/such/dir/x: No such file"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_exit_2(sh: Shell, tokens: Sequence[str], said: str) -> None:
+    assert said in sh.refused(*tokens)
+
+
+def test_cancel(sh: Shell) -> None:
+    assert sh.one("cancel", "waiting") == {"task_id": "waiting", "state": "cancelled"}
+    assert "is not pending" in sh.refused("cancel", "letter-0", code=1)
+
+
+def test_retry_all_counts_first_and_changes_with_yes(sh: Shell) -> None:
+    result = sh.one("retry-all", "--payload", "n=1", "--dry-run")
+    assert (result["matched"], result["changed"]) == (1, 0)
+    assert sh("retry-all", "--limit", "2", "--yes") == 0
+    assert sh.out == "2 of 2 changed\n"
+    assert [item["id"] for item in sh.lines("ls")] == ["letter-2"]
+
+
+def test_retry_all_is_no_oracle_for_hidden_values(sh: Shell) -> None:
+    assert sh.one("retry-all", "--payload", f"password={SECRET}-1", "--dry-run")["matched"] == 0
+    assert sh.one("retry-all", "--payload", f"password={SECRET}-1", "--dry-run", "--reveal")["matched"] == 1
+
+
+def test_purge_deletes_dead_letters_only(sh: Shell) -> None:
+    assert sh("purge", "--everything", "--dry-run") == 0
+    assert sh.out == "3 would be changed\n"
+    assert sh.one("purge", "--everything", "--yes", "--why", "done with")["changed"] == 3
+    assert sh.lines("ls") == []
+    assert sh("show", "waiting") == 0
+
+
+def test_erase_reaches_every_state_and_hidden_values(sh: Shell) -> None:
+    assert sh.one("erase", "--payload", f"password={SECRET}-1", "--yes")["changed"] == 1
+    assert sh.one("erase", "--type", "email.*", "--dry-run")["matched"] == 3
+    assert sh.one("erase", "--type", "email.*", "--limit", "1", "--yes")["changed"] == 1
+    assert sh.one("erase", "--everything", "--yes")["changed"] == 2
+    assert sh.one("stats")["by_state"]["pending"] == 0
+
+
+def test_check_is_unhealthy_above_a_limit(sh: Shell) -> None:
+    assert sh("check") == 0
+    assert sh.out == "healthy\n"
+    assert sh.one("check", "--max-items", "2", code=1)["problems"] == ["3 dead letters, more than 2"]
+    assert sh("check", "--max-items", "3", "--max-age", "1h") == 0
+    assert sh("check", "--max-age", "0") == 1
+    assert "the oldest dead letter is" in sh.out
+
+
+def test_doctor(sh: Shell) -> None:
+    assert sh.one("doctor")["durability"].startswith("synchronous=FULL")
+    assert sh("doctor") == 0
+    assert "clock skew ms" in sh.out
+
+
+def test_simulate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--outage", "30s", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["deaths"] == 0
+    assert run(["simulate", "--outage", "30s", "--base", "1s", "--cap", "10s", "--jitter", "none"]) == 0
+    assert "attempts a second" in capsys.readouterr().out
+    assert run(["simulate", "--delays", "1,soon"]) == 2
+    assert run(["simulate", "--delays", "1", "--base", "1"]) == 2
+    assert run(["simulate", "--arrivals", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_export_and_import_carry_a_letter_whole(sh: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "letters.ndjson"
+    assert sh("export", "--reveal", "-o", str(file)) == 0
+    assert (sh.out, sh.err) == ("", "3 exported\n")
+    assert file.stat().st_mode & 0o777 == 0o600
+    other = Shell(tmp_path / "b.db", capsys)
+    assert other.one("import", str(file), "--dry-run")["stored"] == 3
+    assert other.one("import", str(file)) == {"read": 3, "stored": 3, "known": 0, "failed": 0}
+    assert other.one("import", str(file)) == {"read": 3, "stored": 0, "known": 3, "failed": 0}
+    back = tmp_path / "back.ndjson"
+    assert other("export", "--reveal", "-o", str(back)) == 0
+    assert _by_id(back) == _by_id(file)
+    assert other("retry", "letter-1") == 0
+
+
+def _by_id(file: Path) -> dict[str, dict]:
+    letters = [json.loads(line) for line in file.read_text().splitlines()]
+    return {letter["id"]: letter for letter in letters}
+
+
+def test_what_held_hidden_values_arrives_not_replayable(
+    sh: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sh("export", "--limit", "1") == 0
+    assert SECRET not in sh.out
+    file = tmp_path / "letters.ndjson"
+    file.write_text(sh.out)
+    other = Shell(tmp_path / "b.db", capsys)
+    assert other("import", str(file)) == 0
+    assert other.one("show", "letter-2")["replayable"] is False
+    assert "does not hold its real arguments" in other.refused("retry", "letter-2", code=1)
+
+
+def test_a_bad_line_is_named_and_the_others_are_stored(
+    sh: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sh("export") == 0
+    good, *_ = sh.out.splitlines()
+    changed = [
+        {**json.loads(good), **edit}
+        for edit in ({"format": 9}, {"state": "pending"}, {"id": "a b"}, {"died_at": "now"}, {"reason": "boredom"})
+    ]
+    lines = ["{", "[]", "", good, *map(json.dumps, changed)]
+    file = tmp_path / "letters.ndjson"
+    file.write_text("\n".join(lines))
+    other = Shell(tmp_path / "b.db", capsys)
+    assert other.one("import", str(file), code=1) == {"read": 8, "stored": 1, "known": 0, "failed": 7}
+    assert [line.split(":")[1] for line in other.err.splitlines()] == [f" line {n}" for n in (1, 2, 5, 6, 7, 8, 9)]
+
+
+def test_import_leaves_out_an_id_that_is_somebody_elses(
+    sh: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sh("export", "--reveal") == 0
+    file = tmp_path / "letters.ndjson"
+    file.write_text(sh.out)
+    other = DeadLetterQueue(f"sqlite:///{tmp_path / 'b.db'}")
+    other.sync.enqueue(Task(type="other", id="letter-1"))
+    other.sync.close()
+    shell = Shell(tmp_path / "b.db", capsys)
+    assert shell.one("import", str(file), code=1) == {"read": 3, "stored": 2, "known": 0, "failed": 1}
+    assert "line 2: its id or key belongs to another task (letter-1)" in shell.err
+
+
+def test_commands_that_read_do_not_make_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Shell(tmp_path / "none.db", capsys)
+    for tokens in (["ls"], ["show", "x"], ["stats"], ["retry", "x"], ["purge", "--everything", "--yes"], ["export"]):
+        assert "none.db does not exist" in other.refused(*tokens)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "tokens", "said"),
+    [
+        ({}, ["--url", "nowhere"], "--url: "),
+        ({}, ["--url", "nowhere://x"], "--url: nobody here knows nowhere://"),
+        ({"DEADLETTER_URL": "nowhere://x"}, [], "DEADLETTER_URL: nobody here knows"),
+        ({"DEADLETTER_RETRY_DELAYS": "soon"}, [], "DEADLETTER_RETRY_DELAYS: 'soon'"),
+        ({"DEADLETTER_APP": "nowhere"}, [], "DEADLETTER_APP: "),
+        ({}, ["--queue", "a\nb"], "name: "),
+    ],
+)
+def test_a_bad_setting_names_where_it_was_said(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    environ: dict[str, str],
+    tokens: Sequence[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in environ.items():
+        monkeypatch.setenv(name, text)
+    assert run(["ls", *tokens]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"deadletter: {said}")
+
+
+APP = """
+from deadletter import DeadLetterQueue
+fixed = DeadLetterQueue("memory://", name="fixed")
+env = DeadLetterQueue.from_env()
+"""
+
+
+def test_an_app_is_used_and_flags_that_it_ignores_are_refused(
+    sh: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "cli_app_a.py").write_text(APP)
+    monkeypatch.setenv("DEADLETTER_URL", "memory://")  # put back afterwards: --url sets it for the app
+    monkeypatch.setenv("DEADLETTER_QUEUE", "default")
+    assert len(sh.lines("ls", "--app", "cli_app_a:env")) == 3
+    assert "--url: cli_app_a:fixed is on memory://" in sh.refused("ls", "--app", "cli_app_a:fixed")
+    capsys.readouterr()
+    assert run(["ls", "--app", "cli_app_a:fixed", "--queue", "x"]) == 2
+    assert "--queue: cli_app_a:fixed is queue 'fixed'" in capsys.readouterr().err
+    monkeypatch.setenv("DEADLETTER_APP", "cli_app_a:fixed")
+    assert run(["stats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["by_state"]["dead"] == 0
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "search", "groups", "stats", "retry", "retry-all", "purge", "erase"])
+def test_help_has_an_example_and_the_shared_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Example: deadletter {command}" in out
+    for flag in ("--url", "--queue", "--app", "--json", "--reveal"):
+        assert flag in out
+
+
+@pytest.mark.parametrize("command", ["demo", "worker", "check", "doctor", "simulate", "cancel", "export", "import"])
+def test_other_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"Example: deadletter {command}" in capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from deadletter import __version__
+
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch, sh: Shell) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("deadletter.cli.reading.stats_item", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(["stats", "--url", sh.url])
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, sh: Shell) -> None:
+    def interrupted(_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("deadletter.cli.reading.stats_item", interrupted)
+    assert run(["stats", "--url", sh.url]) == 130
+
+
+def test_states_are_named_as_the_model_does() -> None:
+    from typing import get_args
+
+    from deadletter.cli.flags import StateName
+
+    assert set(get_args(StateName)) == set(map(str, State))

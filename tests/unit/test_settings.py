@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deadletter import DeadLetterQueue, InvalidSetting
+from deadletter.settings import load_app, parse_duration, queue_options
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("45", 45),
+        ("1.5", 1.5),
+        ("45s", 45),
+        ("30m", 1800),
+        ("12h", 43200),
+        ("7d", 604800),
+        ("1w", 604800),
+        ("250ms", 0.25),
+        ("1h30m", 5400),
+        ("7d 12h", 648000),
+        (" 1H 30M ", 5400),
+    ],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "x", "-5", "5 5", "1h x", "h", "1e9", "nan", "inf", "1y", "٣s٣"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration; write seconds"):
+        parse_duration(text)
+
+
+@given(st.text())
+def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
+    try:
+        assert parse_duration(text) >= 0
+    except ValueError:
+        pass
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert queue_options({}) == {"backend": "sqlite:///deadletter.db"}
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert queue_options({"DEADLETTER_URL": "", "DEADLETTER_DLQ_TTL": ""}) == {"backend": "sqlite:///deadletter.db"}
+
+
+def test_each_variable_is_an_option() -> None:
+    options = queue_options(
+        {
+            "DEADLETTER_URL": "memory://",
+            "DEADLETTER_QUEUE": "mail",
+            "DEADLETTER_RETRY_DELAYS": "5, 30,2m",
+            "DEADLETTER_DLQ_TTL": "7d",
+            "DEADLETTER_ALERT_THRESHOLD": "25",
+            "DEADLETTER_RELEASE": "v7",
+            "DEADLETTER_REDACT": "card_number, *.email",
+        }
+    )
+    assert options == {
+        "backend": "memory://",
+        "name": "mail",
+        "retry_delays": (5, 30, 120),
+        "dlq_ttl": 604800,
+        "alert_threshold": 25,
+        "release": "v7",
+        "redact": ("card_number", "*.email"),
+    }
+    assert DeadLetterQueue(**options).name == "mail"
+
+
+def test_letters_may_be_kept_for_ever() -> None:
+    assert queue_options({"DEADLETTER_DLQ_TTL": "None"})["dlq_ttl"] is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DEADLETTER_URL", "deadletter.db"),
+        ("DEADLETTER_QUEUE", "a\nb"),
+        ("DEADLETTER_QUEUE", "q" * 101),
+        ("DEADLETTER_RETRY_DELAYS", "5,soon"),
+        ("DEADLETTER_RETRY_DELAYS", ","),
+        ("DEADLETTER_DLQ_TTL", "for ever"),
+        ("DEADLETTER_ALERT_THRESHOLD", "0"),
+        ("DEADLETTER_ALERT_THRESHOLD", "1.5"),
+        ("DEADLETTER_ALERT_THRESHOLD", "ten"),
+        ("DEADLETTER_REDACT", "a..b"),
+    ],
+)
+def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"^{variable}: ") as raised:
+        queue_options({variable: text})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_url_without_a_scheme_is_not_repeated_since_it_may_hold_a_password() -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        queue_options({"DEADLETTER_URL": "user:hunter2@host"})
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory whose modules can be imported and are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
+
+
+def test_an_app_of_the_working_directory_is_loaded(here: Path) -> None:
+    (here / "shop_a.py").write_text(
+        "from deadletter import DeadLetterQueue\nclass inner:\n    dlq = DeadLetterQueue('memory://', name='shop')\n"
+    )
+    assert load_app("shop_a:inner.dlq").name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("shop", "names no queue; write it as module:attribute"),
+        ("shop:", "names no queue"),
+        (":dlq", "names no queue"),
+        ("no_such_shop:dlq", "there is no module 'no_such_shop' here"),
+        ("shop_b:dlq", "module 'shop_b' has no 'dlq'"),
+        ("shop_b:number", "shop_b:number is a int; it must be a DeadLetterQueue"),
+        ("shop_c:dlq", "importing 'shop_c' failed: ZeroDivisionError: division by zero"),
+        ("shop_d:dlq", "importing 'shop_d' failed: ModuleNotFoundError: No module named 'no_such_part'"),
+        ("shop_e:dlq", "importing 'shop_e' failed: InvalidSetting: url: nobody here knows nowhere://"),
+    ],
+)
+def test_what_is_no_app_is_told_in_one_line(here: Path, target: str, said: str) -> None:
+    (here / "shop_b.py").write_text("number = 7\n")
+    (here / "shop_c.py").write_text("1 / 0\n")
+    (here / "shop_d.py").write_text("import no_such_part\n")
+    (here / "shop_e.py").write_text("import deadletter\ndlq = deadletter.DeadLetterQueue('nowhere://')\n")
+    with pytest.raises(InvalidSetting, match="^--app: ") as raised:
+        load_app(target, setting="--app")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
