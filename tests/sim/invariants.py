@@ -143,6 +143,8 @@ def keys_hold(world: World, rows: dict[str, Row]) -> Iterator[str]:
     del rows
     by_key: dict[str, list[Run]] = defaultdict(list)
     for run in world.ledger.runs:
+        if run.late and not _stood_still(world, run):
+            yield f"I7: {run.task_id} started in {run.process} at {run.began:.3f} s under a lease that was over"
         if run.key is not None:
             by_key[run.key].append(run)
     for runs in by_key.values():

@@ -19,7 +19,7 @@ class Run:
     number: int
     ended: float | None = None  # None: its process died first, or the world ended
     outcome: str | None = None  # what the processor meant: succeeded, failed, cancelled, ...
-    frozen: bool = False  # its process stood still at some time after the claim: it cannot know when its lease ends
+    late: bool = False  # it began when its lease was over already
 
 
 @attrs.define

@@ -196,8 +196,10 @@ class Processors:
         token = self._process.queue.tokens[id(task)][1]
         key = task.idempotency_key
         hashed = key_hash(QUEUE, task.type, key) if key is not None else None
-        now = self._process.world.loop.time()
-        return self._process.world.ledger.begin(Run(task.id, hashed, token, self._lane, now, current_attempt().number))
+        world = self._process.world
+        now, number = world.loop.time(), current_attempt().number
+        late = now > world.watch.leases[token].until
+        return world.ledger.begin(Run(task.id, hashed, token, self._lane, now, number, late=late))
 
     def _end(self, run: Run, outcome: str) -> None:
         self._process.world.ledger.end(run, self._process.world.loop.time(), outcome)

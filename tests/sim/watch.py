@@ -187,7 +187,7 @@ class Watch:
             life.ends.append((self._time(), change.event or str(change.to)))
         if change.to == DEAD:
             life.deaths[life.generation] += 1
-        if change.free_key and life.key is not None:
+        if change.to == GONE and life.key is not None:
             self.keys.pop(life.key, None)
 
     def _swept(self, limit: int, rows: Sequence[Row]) -> None:

@@ -104,7 +104,9 @@ class Attempt:
             self.cancel()
 
 
-def begin(queue: DeadLetterQueue, row: Row, registration: Registration, *, worker: str, sent: float, now_ms: int) -> Attempt:
+def begin(
+    queue: DeadLetterQueue, row: Row, registration: Registration, *, worker: str, sent: float, now_ms: int
+) -> Attempt:
     """Make an attempt out of a claimed row; raises Undecodable where its body cannot be read."""
     task = queue.decode(row)
     options = queue.options

@@ -83,7 +83,12 @@ async def _run(queue: DeadLetterQueue, plan: Plan, change: Callable[[Row], Chang
 
 
 async def _step(
-    queue: DeadLetterQueue, rows: Sequence[Row], change: Callable[[Row], Change | None], so_far: BulkResult, *, dry_run: bool
+    queue: DeadLetterQueue,
+    rows: Sequence[Row],
+    change: Callable[[Row], Change | None],
+    so_far: BulkResult,
+    *,
+    dry_run: bool,
 ) -> BulkResult:
     matched = so_far.matched + len(rows)
     if dry_run:

@@ -40,6 +40,7 @@ class DeadLettered(Protocol[P, T_co, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run the function here and now; a failure is kept as a task."""
+        ...
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> DeadLettered[P, T_co, R_co]: ...
@@ -51,15 +52,19 @@ class DeadLettered(Protocol[P, T_co, R_co]):
     @property
     def original(self) -> Callable[P, T_co]:
         """The undecorated function."""
+        ...
 
     def task(self, *args: P.args, **kwargs: P.kwargs) -> Task:
         """Make the task of a call; raises UnserializablePayload that names the argument."""
+        ...
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Leave a call to a worker, without a run here; answers its task's id."""
+        ...
 
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The same, blocking: for callers outside of a coroutine."""
+        ...
 
 
 class Raising(Protocol):
@@ -67,6 +72,7 @@ class Raising(Protocol):
 
     def __call__(self, function: Callable[P, T], /) -> DeadLettered[P, T, T]:
         """Decorate a function."""
+        ...
 
 
 class Suppressing(Protocol):

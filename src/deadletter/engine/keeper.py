@@ -186,7 +186,9 @@ class Keeper:
         Least of all from ending a keyed attempt before its lease does.
         """
         now = self._queue.clock.monotonic()
-        ends = [kept.attempt.lease_until - now for kept in list(self._kept.values()) if kept.attempt.row.key is not None]
+        ends = [
+            kept.attempt.lease_until - now for kept in list(self._kept.values()) if kept.attempt.row.key is not None
+        ]
         return min([self._queue.options.lease_ms / 3000, *(end for end in ends if end > 0)])
 
     def _stop(self, kept: _Kept, why: str) -> None:

@@ -81,7 +81,13 @@ class Presence:
         self._row.id = f"{self._worker.name}.{self._row.token[:4]}"
         body = orjson.dumps({"name": self._worker.name, "types": list(types)})
         new = NewRow(
-            id=self._row.id, type="worker", body=body, state=RUNNING, token=self._row.token, lease_ms=LEASE_MS, keep_ms=0
+            id=self._row.id,
+            type="worker",
+            body=body,
+            state=RUNNING,
+            token=self._row.token,
+            lease_ms=LEASE_MS,
+            keep_ms=0,
         )
         await self._queue.backend.insert(self._reserved, [new])
 

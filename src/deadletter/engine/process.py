@@ -84,7 +84,9 @@ async def _claim(queue: DeadLetterQueue, task_id: str) -> Row | bool | None:
     if word in ("succeeded", "dead"):
         return word == "succeeded"
     if word == "newer":
-        raise BackendError(f"task {task_id!r} was stored by a newer version of deadletter; upgrade this process to run it")
+        raise BackendError(
+            f"task {task_id!r} was stored by a newer version of deadletter; upgrade this process to run it"
+        )
     await _clear(queue, task_id, claimed.now_ms)
     return None
 

@@ -540,7 +540,9 @@ def _backend(backend: Backend | str, clock: Clock | None) -> tuple[Backend, bool
     if isinstance(backend, str):
         backends = importlib.import_module("deadletter.backends")  # reached by string: the engine knows no backend
         return cast("Backend", backends.backend_from_url(backend, clock=clock)), True
-    raise InvalidTask("backend", f"{type(backend).__name__} is no backend; give a URL such as 'sqlite:///path.db', or a Backend")
+    raise InvalidTask(
+        "backend", f"{type(backend).__name__} is no backend; give a URL such as 'sqlite:///path.db', or a Backend"
+    )
 
 
 _children: weakref.WeakSet[DeadLetterQueue] = weakref.WeakSet()

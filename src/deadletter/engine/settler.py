@@ -214,7 +214,9 @@ class Settler:
                 for change in batch:
                     await self._settle([change])
                 return
-            log.exception("the outcome of %s was refused by the store; it runs again when its lease lapses", batch[0].id)
+            log.exception(
+                "the outcome of %s was refused by the store; it runs again when its lease lapses", batch[0].id
+            )
             verdicts = [None]
         for change, verdict in zip(batch, verdicts, strict=True):
             self._on_verdict(change, verdict)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Self
 
 from ..interfaces.instrumentation import AttemptSpan, Instrumentation
 from ..model.outcome import Outcome
@@ -32,13 +33,13 @@ class WatchedAttempt:
         self._scope: AbstractContextManager[AttemptSpan] | None = None
         self._span: AttemptSpan | None = None
 
-    def __enter__(self) -> WatchedAttempt:
+    def __enter__(self) -> Self:
         try:
             scope = self._instrumentation.attempt(self._task, queue=self._queue, number=self._number)
             self._span = scope.__enter__()
             self._scope = scope
-        except Exception:
-            self._complain()
+        except Exception as error:
+            self._complain(error)
         return self
 
     def ended(self, outcome: Outcome) -> None:
@@ -46,8 +47,8 @@ class WatchedAttempt:
         try:
             if self._span is not None:
                 self._span.ended(outcome)
-        except Exception:
-            self._complain()
+        except Exception as error:
+            self._complain(error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -55,8 +56,8 @@ class WatchedAttempt:
         try:
             if self._scope is not None:
                 self._scope.__exit__(kind, error, trace)
-        except Exception:
-            self._complain()
+        except Exception as problem:
+            self._complain(problem)
 
-    def _complain(self) -> None:
-        log.exception("%r failed while it watched an attempt of %s", self._instrumentation, self._task.id)
+    def _complain(self, error: Exception) -> None:
+        log.error("%r failed while it watched an attempt of %s", self._instrumentation, self._task.id, exc_info=error)

@@ -178,7 +178,9 @@ class Worker:
 
     def _verdict(self, change: Change, verdict: Verdict | None) -> None:
         if verdict in (Verdict.STALE, Verdict.MISSING):
-            log.warning("the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice", change.id, verdict)
+            log.warning(
+                "the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice", change.id, verdict
+            )
         self._queue.keeper.settled(change)
         if self._awaits_quiet:
             self._wake_feeder()
@@ -371,7 +373,9 @@ class _Feeder:
             attempt = begin(self._queue, row, registration, worker=self._worker.name, sent=sent, now_ms=now_ms)
         except Undecodable as error:
             log.error("%s cannot be read and is kept as a dead letter: %s", row.id, error)  # noqa: TRY400
-            self._settler.put(changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms))
+            self._settler.put(
+                changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms)
+            )
             return
         if self._queue.keeper.too_late(attempt, self._queue.clock.monotonic()):
             log.warning("the lease on %s was slow to arrive and is about to end; it is given back", row.id)
@@ -379,5 +383,3 @@ class _Feeder:
             return
         attempt.limiter = self._limiter
         self._worker.enter(attempt, self._crew, self._settler)
-
-

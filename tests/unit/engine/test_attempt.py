@@ -104,7 +104,7 @@ async def test_a_sync_processor_may_answer_with_a_coroutine(dlq, attempt):
         return False
 
     task = Task(type="t")
-    await attempt(dlq, task, lambda given: body(given))
+    await attempt(dlq, task, lambda given: body(given))  # noqa: PLW0108 - so that it is no coroutine function
     assert ran == [task.id]
     assert (await dlq.get(task.id)).reason == "rejected"
 
@@ -116,7 +116,7 @@ async def test_the_native_cancel_of_the_caller_passes_through(dlq):
 
     task_id = await dlq.enqueue(Task(type="t"))
     running = asyncio.create_task(dlq.process_task(task_id, slow))
-    while dlq.keeper.idle:
+    while dlq.keeper.idle:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

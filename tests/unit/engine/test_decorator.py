@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -148,7 +149,6 @@ async def test_success_touches_no_store(form: int) -> None:
     dlq = DeadLetterQueue(Away())
     charge = decorated(dlq, form, lambda amount: amount)
     assert await run(charge, 5) == 5
-    assert decorated(DeadLetterQueue(Away()), form).original(5) if form == 2 else True
 
 
 @FORMS
@@ -232,7 +232,7 @@ async def test_what_passes_through_uncaptured(dlq: DeadLetterQueue, form: int, k
     caught = None
     try:
         await run(decorated(dlq, form, body, on_failure="suppress"), Decimal(1))
-    except BaseException as raised:  # noqa: BLE001
+    except BaseException as raised:
         caught = raised
     assert caught is error
     assert await nothing_in(dlq)
@@ -260,7 +260,7 @@ async def test_capture_cancelled_stores_what_was_cancelled(dlq: DeadLetterQueue)
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_cancel_amid_a_capture_loses_nothing() -> None:
-    """A plain task.cancel() goes through anyio's shields: the letter is stored all the same, and the caller is cancelled."""
+    """A plain task.cancel() goes through anyio's shields: the letter is stored, and the caller is cancelled."""
     dlq = DeadLetterQueue(Slow(0.1))
 
     @dead_lettered(dlq, name="slow")
@@ -358,7 +358,7 @@ async def test_inside_an_attempt_nothing_is_captured(dlq: DeadLetterQueue, threa
     def process_in_thread(_: Task) -> None:
         inner()
 
-    task_id = await dlq.enqueue(Task(type="job-less"))
+    task_id = await dlq.enqueue(Task(type="outside"))
     assert not await dlq.process_task(task_id, process_in_thread if threaded else process)
     assert (await the_only(dlq)).task.id == task_id
 
@@ -380,10 +380,7 @@ async def test_a_captured_exception_is_never_captured_again(dlq: DeadLetterQueue
 
 
 async def test_an_exception_that_refuses_changes_still_carries_its_id(dlq: DeadLetterQueue) -> None:
-    @attrs.frozen(slots=False)
     class Frozen(Exception):
-        code: int
-
         def __setattr__(self, name: str, value: object) -> None:
             raise AttributeError(name)
 
@@ -587,14 +584,12 @@ async def test_a_function_in_main_gets_its_modules_name(dlq: DeadLetterQueue, ma
 
 
 def environment() -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(__file__).parents[3] / "src"), "PATH": ""}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
 
 
 def test_a_function_in_a_nameless_main_is_refused() -> None:
     code = "from deadletter import dead_lettered\n@dead_lettered('memory://')\ndef pay() -> None: ...\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment()
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment())
     assert "defined in __main__, which no worker can import" in done.stderr
 
 
@@ -655,7 +650,7 @@ def test_something_else_in_place_of_a_queue_is_refused() -> None:
         {"timeout": 0},
         {"name": "x" * 201},
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_bad_options_are_named(options: dict[str, Any]) -> None:
     field = "type" if "name" in options else next(iter(options))
@@ -733,7 +728,7 @@ async def test_no_warning_where_a_worker_knows_the_type(dlq: DeadLetterQueue, ca
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
         with anyio.fail_after(5):
-            while not (await dlq.stats()).workers:
+            while not (await dlq.stats()).workers:  # noqa: ASYNC110 - a sign of life is a row, no event
                 await anyio.sleep(0.01)
         await charge(Decimal(1))
         group.cancel_scope.cancel()

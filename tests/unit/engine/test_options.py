@@ -49,7 +49,7 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch):
         ({"idempotency_ttl": float("nan")}, "idempotency_ttl"),
         ({"max_payload_bytes": 0}, "max_payload_bytes"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_an_option_that_cannot_be_meant_is_named(given, field):
     with pytest.raises(InvalidTask, match=field) as caught:

@@ -417,11 +417,11 @@ async def test_a_processor_sees_its_attempt(make_queue, processor, clock):
 async def test_a_thread_that_never_started_is_waited_for_by_nobody(make_queue, clock):
     """Cancelled while all threads were taken: nothing runs, so the next attempt need not wait."""
 
-    class Full(Threads):
-        calls = []
+    calls = []
 
+    class Full(Threads):
         async def run(self, call, limiter):
-            self.calls.append(call)
+            calls.append(call)
             await anyio.sleep_forever()
 
     dlq = make_queue(threads=Full())
@@ -430,5 +430,5 @@ async def test_a_thread_that_never_started_is_waited_for_by_nobody(make_queue, c
     assert await dlq.process_task(task_id, ran.append) is False
     record = await dlq.get(task_id)
     assert (record.state, record.attempts) == (State.PENDING, 1)
-    Full.calls[0]()
+    calls[0]()
     assert ran == [], "a thread that takes it up too late finds nothing to do"

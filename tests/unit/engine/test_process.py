@@ -5,7 +5,17 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from deadletter import BackendError, BackendUnavailable, LeaseLost, Reason, State, Task, TaskBusy, TaskNotFound
+from deadletter import (
+    BackendError,
+    BackendUnavailable,
+    LeaseLost,
+    Reason,
+    State,
+    Task,
+    TaskBusy,
+    TaskNotFound,
+    current_attempt,
+)
 from deadletter.model.row import FORMAT
 from deadletter.retry import Schedule
 from deadletter.rules import changes
@@ -239,15 +249,13 @@ async def test_an_outcome_waits_for_a_store_that_is_away(dlq, backend, monkeypat
     assert caplog.text.count("outcomes wait for the store") == 1
 
 
-async def test_but_not_for_ever(make_queue, backend, monkeypatch, clock):
-    dlq = make_queue(lease=1)
+async def test_but_not_for_ever(dlq, backend, monkeypatch, pass_until, until):
     task_id = await dlq.enqueue(Task(type="t"))
+    asked, raised = [], []
 
     async def unavailable(queue, batch):
+        asked.append(batch)
         raise BackendUnavailable("away")
-
-    monkeypatch.setattr(backend, "apply", unavailable)
-    raised = []
 
     async def run():
         try:
@@ -255,11 +263,42 @@ async def test_but_not_for_ever(make_queue, backend, monkeypatch, clock):
         except BackendUnavailable as error:
             raised.append(error)
 
+    monkeypatch.setattr(backend, "apply", unavailable)
     async with anyio.create_task_group() as group:
         group.start_soon(run)
-        while not raised:
-            clock.advance(0.5)
-            await anyio.sleep(0.001)
+        await until(lambda: asked)
+        await pass_until(lambda: raised, step=5)
+    monkeypatch.undo()
+    assert (await dlq.get(task_id)).state is State.RUNNING
+
+
+@pytest.mark.parametrize("way", ["process_task", "worker"])
+async def test_a_lease_that_was_too_slow_to_arrive_starts_nothing(dlq, backend, monkeypatch, clock, way):
+    """With a key, somebody else may start any moment."""
+    claim, ran = backend.claim, []
+
+    async def slow(queue, wish):
+        claimed = await claim(queue, wish)
+        if claimed.rows:
+            clock.advance(59.9)
+            monkeypatch.undo()
+        return claimed
+
+    task_id = await dlq.enqueue(Task(type="t", idempotency_key="k"))
+    monkeypatch.setattr(backend, "claim", slow)
+    if way == "process_task":
+        with pytest.raises(LeaseLost):
+            await dlq.process_task(task_id, ran.append)
+        record = await dlq.get(task_id)
+        assert (record.state, record.attempts, ran) == (State.PENDING, 0, [])
+    else:
+        dlq.processor("t")(lambda task: ran.append((number(), task.id)))
+        await dlq.worker().run_until_idle()
+        assert ran == [(1, task_id)], "given back, and claimed again in time"
+
+
+def number() -> int:
+    return current_attempt().number
 
 
 async def test_a_release_that_fails_hides_nothing(dlq, backend, monkeypatch, until, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ import attrs
 import pytest
 
 from deadletter import (
+    BackendUnavailable,
     BatchFailed,
     DeadLetterQueue,
     IdempotencyConflict,
@@ -82,7 +84,9 @@ async def test_the_same_id_again_stores_nothing(dlq):
     assert (await dlq.get(task.id)).task.metadata == {}
 
 
-@pytest.mark.parametrize("change", [{"type": "other"}, {"payload": {"n": 2}}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"type": "other"}, {"payload": {"n": 2}}], ids=lambda value: str(value).partition(" at 0x")[0]
+)
 async def test_the_same_id_for_something_else_is_a_conflict(dlq, change):
     task = Task(type="t", payload={"n": 1})
     await dlq.enqueue(task)
@@ -190,7 +194,9 @@ async def test_a_key_is_free_at_once_after(dlq, kill, way):
     assert second != first
     with pytest.raises(TaskNotFound):
         await dlq.get(first)
-    assert await dlq.enqueue(attrs.evolve(keyed(), id=first, idempotency_key=None)) == first, "a tombstone stores nothing"
+    assert await dlq.enqueue(attrs.evolve(keyed(), id=first, idempotency_key=None)) == first, (
+        "a tombstone stores nothing"
+    )
     assert await stored(dlq) == 1
 
 
@@ -225,7 +231,9 @@ async def test_fifty_racing_enqueues_with_one_key_are_one_task(url, anyio_backen
 # Times
 
 
-@pytest.mark.parametrize("delay", [30, timedelta(seconds=30), "datetime"], ids=str)
+@pytest.mark.parametrize(
+    "delay", [30, timedelta(seconds=30), "datetime"], ids=lambda value: str(value).partition(" at 0x")[0]
+)
 async def test_a_delayed_task_waits(dlq, clock, delay):
     if delay == "datetime":
         delay = datetime.fromtimestamp(clock.now_ms() / 1000 + 30, UTC)
@@ -307,7 +315,7 @@ async def test_a_finished_task_is_remembered_without_its_payload(dlq, clock):
         ("metadata", {"a": 1}),
         ("origin", "celery"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 async def test_a_bad_field_is_named(dlq, field, value):
     with pytest.raises((InvalidTask, TypeError), match=field) as caught:
@@ -325,7 +333,7 @@ async def test_a_bad_field_is_named(dlq, field, value):
         ({1: "x"}, "payload"),
         ({"a": {"$redacted": True}}, "a is the place of a hidden value"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 async def test_a_bad_payload_is_named_by_its_path_and_nothing_is_stored(dlq, payload, path):
     with pytest.raises(InvalidTask, match=path):
@@ -580,3 +588,63 @@ async def test_a_letter_that_is_retried_in_a_race_has_one_winner(dlq, kill):
         for _ in range(5):
             group.start_soon(retry)
     assert sorted(map(str, results)) == ["1", *["not dead"] * 4]
+
+
+async def test_a_store_that_fails_midway_says_what_is_stored(dlq, backend, monkeypatch):
+    insert, calls = backend.insert, []
+
+    async def once(queue, rows):
+        calls.append(len(rows))
+        if len(calls) > 1:
+            raise BackendUnavailable("away")
+        return await insert(queue, rows)
+
+    monkeypatch.setattr(backend, "insert", once)
+    tasks = [Task(type="t") for _ in range(150)]
+    with pytest.raises(BatchFailed, match="away") as caught:
+        await dlq.enqueue_many(tasks)
+    assert (caught.value.index, caught.value.stored) == (100, [task.id for task in tasks[:100]])
+
+
+def test_from_env_takes_the_url_of_the_environment(monkeypatch):
+    monkeypatch.setenv("DEADLETTER_URL", "memory://")
+    monkeypatch.setenv("DEADLETTER_QUEUE", "mail")
+    assert repr(DeadLetterQueue.from_env()) == "<DeadLetterQueue 'mail' on memory://>"
+    assert DeadLetterQueue.from_env(name="sms").name == "sms"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_forked_child_has_a_queue_of_its_own(dlq):
+    """What the parent was in the middle of is not the child's."""
+
+    async def fork(_):
+        dlq._apply_one._line().busy = True
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if dlq.keeper.idle and not dlq._apply_one._lines else 1)
+        dlq._apply_one.forget()
+        assert not dlq.keeper.idle
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222 - it ends at once
+
+    assert await dlq.process_task(await dlq.enqueue(Task(type="t")), fork)
+
+
+async def test_a_span_that_fails_disturbs_no_task(make_queue, caplog):
+    class Broken(Watching):
+        def attempt(self, task, *, queue, number):
+            class Span:
+                def __enter__(self):
+                    return self
+
+                def __exit__(self, *_):
+                    raise RuntimeError("no end")
+
+                def ended(self, outcome):
+                    raise RuntimeError("no ears")
+
+            return Span()
+
+    dlq = make_queue(tracing=Broken())
+    assert await dlq.process_task(await dlq.enqueue(Task(type="t")), lambda _: None) is True
+    assert "no ears" in caplog.text
+    assert "no end" in caplog.text

@@ -40,7 +40,7 @@ class PlainCallable:
         (print, False),
         (dict, False),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_is_async_looks_through(processor, expected):
     assert is_async(processor) is expected
@@ -78,7 +78,7 @@ def test_a_second_processor_for_a_type_is_refused(dlq):
         ({"concurrency": 0}, "concurrency"),
         ({"concurrency": "3"}, "concurrency"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_bad_options_are_named(dlq, options, field):
     with pytest.raises(InvalidTask, match=field):

@@ -137,7 +137,7 @@ async def test_types_narrow_what_it_takes(dlq):
         ({"types": "mail"}, "types"),
         ({"shutdown_grace": -1}, "shutdown_grace"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 async def test_a_bad_option_is_named(dlq, options, field):
     with pytest.raises(InvalidTask, match=field):

@@ -165,11 +165,11 @@ class SQLiteBackend(Backend):
         ear = _Ear(queue, Bell())
         self._ears.append(ear)
         try:
+            # Asked of the writer, whose line is in order: what is stored after this call began is told.
+            newest = await self._write.call(lambda step: reads.last_event(step.connection, queue))
             if self._doorbell is not None and self._listener is None:
-                await self.open()
                 self._listener = Listener(self._doorbell, self._file.reader, self._heard)
-            if after is None:
-                after = await self._reading(lambda connection: reads.last_event(connection, queue))
+            after = newest if after is None else after
             async with aclosing(self._signals(ear, after)) as signals:
                 yield signals
         finally:

@@ -243,15 +243,17 @@ class Step:
         journal = machine.Journal()
         by_number = {values[0]: values for values in fetch(self.connection, Q["whole"], (), numbers)}
         taken = [Held(n, Row(*by_number[n][1:]), by_number[n][1:]) for n in numbers]
+        rows: dict[int, Row] = {}
         for index, held in enumerate(taken):
             machine.take(held.row, claim, index, now_ms, journal)
+            rows[held.n] = held.row.twin()
+            held.row.body = _UNREAD  # what is remembered holds no bodies
         update_taken(self.connection, taken)
         self._record(queue, number, journal)
-        with_last_failure(self.connection, {held.n: held.row for held in taken})
-        rows = [held.row.twin() for held in taken]
         self._remember(number, taken)
-        self.notes.claims[claim.op] = [row.id for row in rows]
-        return rows
+        with_last_failure(self.connection, rows)
+        self.notes.claims[claim.op] = [row.id for row in rows.values()]
+        return list(rows.values())
 
     def _whole(self, numbers: Sequence[int]) -> list[Row]:
         found = {values[0]: Row(*values[1:]) for values in fetch(self.connection, Q["whole"], (), numbers)}
