@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import subprocess
 import sys
 import time
@@ -74,7 +75,11 @@ def main() -> None:
     ]
     rows += [
         compare(
-            statement, "ms", options.runs // 2, lambda: time_import("import asyncio"), lambda: time_import(statement)
+            statement,
+            "ms",
+            options.runs // 2,
+            functools.partial(time_import, "import asyncio"),
+            functools.partial(time_import, statement),
         )
         for statement in imports
     ]

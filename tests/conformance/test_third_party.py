@@ -135,7 +135,7 @@ class NotebookBackend(Backend):
             words, waiting = self._asked(book, claim, now_ms)
             words = {id_: word for id_, word in words.items() if id_ not in {row.id for row in mine}}
             due = [row for row in waiting if claim.ids is not None or row.due_ms <= now_ms]
-            due = [row for row in due if machine.claimable(row, claim, now_ms) is None]
+            due = [row for row in due if machine.claimable(row, now_ms) is None]
             hidden = [row for row in due if claim.ids is None and self._suspect(row, claim) != claim.alone]
             taken = mine or [row for row in due if row not in hidden][: claim.limit]
             if not mine:
@@ -161,7 +161,7 @@ class NotebookBackend(Backend):
         words, found = {}, []
         for id_ in claim.ids:
             row = book.rows.get(id_)
-            word = "missing" if row is None else machine.claimable(row, claim, now_ms)
+            word = "missing" if row is None else machine.claimable(row, now_ms)
             if word is not None:
                 words[id_] = word
             elif row is not None:

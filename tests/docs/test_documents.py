@@ -71,7 +71,9 @@ def run_console(example: Example) -> str | None:
     """Run each command and compare what it prints."""
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     checker = doctest.OutputChecker()
-    for command, _, expected in (part.partition("\n") for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]):
+    for command, _, expected in (
+        part.partition("\n") for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]
+    ):
         done = shell(command)
         if not checker.check_output(expected, done.stdout + done.stderr, options):
             return f"$ {command}\n{done.stdout}{done.stderr}\nis not\n{expected}"
@@ -136,9 +138,7 @@ async def close(namespace: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_block_runs(
-    page: Path, folder: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_block_runs(page: Path, folder: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     put_in_a_module(document, page, monkeypatch)
     document.namespace[runner_key] = runner
@@ -167,5 +167,7 @@ def test_readme_holds_each_of_its_two_commands_on_one_line() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     tests = [line for line in lines if re.match(r"^\$? ?python3 -m venv .*pytest", line)]
     demos = [line for line in lines if re.match(r"^\$? ?python3 -m venv .*deadletter demo", line)]
-    assert tests == ["python3 -m venv .venv && .venv/bin/pip install -q -e '.[all,test]' && .venv/bin/python -m pytest -n auto"]
+    assert tests == [
+        "python3 -m venv .venv && .venv/bin/pip install -q -e '.[all,test]' && .venv/bin/python -m pytest -n auto"
+    ]
     assert demos == ["python3 -m venv .venv && .venv/bin/pip install -q '.[all]' && .venv/bin/deadletter demo"]

@@ -21,7 +21,16 @@ def violations(world: World) -> list[str]:
     found = [*world.broken, *world.watch.broken]
     if not found:
         rows = _rows(world)
-        for check in (nothing_lost, nothing_made_up, counts_hold, attempts_add_up, deaths_add_up, answers_hold, keys_hold, pills_only):
+        for check in (
+            nothing_lost,
+            nothing_made_up,
+            counts_hold,
+            attempts_add_up,
+            deaths_add_up,
+            answers_hold,
+            keys_hold,
+            pills_only,
+        ):
             found += check(world, rows)
     return found
 
@@ -75,7 +84,9 @@ def _scan(world: World, state: str) -> list[Row]:
 def counts_hold(world: World, rows: dict[str, Row]) -> Iterator[str]:
     """I3 and I6: the tally equals a recount of the rows, the counters one of the changes."""
     counts = at_once(world.network.store.counts(QUEUE))
-    recount = Counter((str(row.state), row.priority, row.type, row.reason or "") for row in rows.values() if row.state != GONE)
+    recount = Counter(
+        (str(row.state), row.priority, row.type, row.reason or "") for row in rows.values() if row.state != GONE
+    )
     if dict(counts.tally) != dict(recount):
         yield f"I3: the tally says {dict(counts.tally)}, a recount {dict(recount)}"
     for state in (SUCCEEDED, DEAD):
@@ -96,14 +107,13 @@ def attempts_add_up(world: World, rows: dict[str, Row]) -> Iterator[str]:
     for life in world.watch.lives.values():
         row = rows[life.id]
         if row.attempts != life.attempts or life.ended != life.grants - life.returned:
-            yield f"I5: {life.id} has {row.attempts} attempts ({life.ended} in all); claimed {life.grants}, back {life.returned}"
-        task = world.ledger.offered[life.id]
+            yield f"I5: {life.id} has {row.attempts} attempts of {life.ended}; {life.grants} claims, {life.returned} back"
         if not life.replays and row.attempts > len(DELAYS) + 1:
             yield f"I5: {life.id} had {row.attempts} attempts, its limit is {len(DELAYS) + 1}"
         for token, change in life.attempt_tokens:
             run = runs.get((life.id, token))
             if run is None:
-                yield f"I5: an attempt of {life.id} under {token} was counted, and no processor ran ({task.payload['do']})"
+                yield f"I5: an attempt of {life.id} under {token} was counted, and no processor ran"
             elif change.to == SUCCEEDED and run.outcome != "succeeded":
                 yield f"I5: {life.id} succeeded under {token}, where its processor ended with {run.outcome}"
 
@@ -158,7 +168,9 @@ def keys_hold(world: World, rows: dict[str, Row]) -> Iterator[str]:
 
 def _overlap(world: World, one: Run, other: Run) -> Iterator[str]:
     began = max(one.began, other.began)
-    told = f"{one.task_id} in {one.process} and {other.task_id} in {other.process} ran beside each other at {began:.3f} s"
+    told = (
+        f"{one.task_id} in {one.process} and {other.task_id} in {other.process} ran beside each other at {began:.3f} s"
+    )
     both_valid = min(_end(one), _end(other), *(world.watch.leases[run.token].until for run in (one, other)))
     if both_valid - began > MOMENT:
         yield f"I7: {told}, under valid leases"
@@ -170,7 +182,7 @@ def _after_success(world: World, life: Life, runs: list[Run]) -> Iterator[str]:
     succeeded = life.ends[-1][0]
     for run in runs:
         if run.began > succeeded + MOMENT and not _stood_still(world, run):
-            yield f"I7: {run.task_id} started in {run.process} at {run.began:.3f} s, its key had succeeded at {succeeded:.3f} s"
+            yield f"I7: {run.task_id} started in {run.process} at {run.began:.3f} s, after a success at {succeeded:.3f} s"
 
 
 def _end(run: Run) -> float:

@@ -95,7 +95,9 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     call_soon_threadsafe = call_soon  # there is no other thread
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:  # type: ignore[override]
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, self.number(), timer))
         return timer

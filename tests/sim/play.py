@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -41,24 +41,28 @@ class Story:
 def play(seed: str) -> Story:
     """Run a seed such as ``memory:7``."""
     store, _, number = seed.partition(":")
+    return run(World(store, int(number)), live)
+
+
+def run(world: World, story: Callable[[World], Awaitable[None]]) -> Story:
+    """Let a story happen in a world, and check everything at its end."""
+    wrong: list[str] = []
+    POSTPONE.seed(world.seed)
+
+    async def main() -> None:
+        try:
+            await story(world)
+            await _hear(world)
+            wrong.extend(violations(world))
+        finally:
+            world.bury()
+
     with _undisturbed():
-        world = World(store, int(number))
-        POSTPONE.seed(world.seed)
-        wrong: list[str] = []
-
-        async def main() -> None:
-            try:
-                await live(world)
-                await _hear(world)
-                wrong.extend(violations(world))
-            finally:
-                world.bury()
-
         try:
             world.loop.run(main())
         except (Deadlock, Livelock) as error:
             wrong.append(str(error))
-    return Story(seed, wrong, world.watch.digest, world.loop.steps, world.loop.time(), world.crash)
+    return Story(world.seed, wrong, world.watch.digest, world.loop.steps, world.loop.time(), world.crash)
 
 
 async def _hear(world: World) -> None:

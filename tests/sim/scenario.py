@@ -16,8 +16,24 @@ from deadletter.rules.codec import key_hash
 from .ledger import Run
 from .world import QUEUE, Process, World
 
+POSTPONE = random.Random()  # whether a postponing task still postpones; seeded with each world
 TYPES = ("mail", "sms", "sync")
-KINDS = ("ok", "ok", "ok", "fail", "fail", "permanent", "reject", "postpone", "discard", "later", "long", "timeout", "cancel", "pill")
+KINDS = (
+    "ok",
+    "ok",
+    "ok",
+    "fail",
+    "fail",
+    "permanent",
+    "reject",
+    "postpone",
+    "discard",
+    "later",
+    "long",
+    "timeout",
+    "cancel",
+    "pill",
+)
 
 
 async def live(world: World) -> None:
@@ -31,14 +47,18 @@ async def live(world: World) -> None:
         await asyncio.sleep(0.25)
         _strike(world)
     world.heal()
-    await _drain(world, [*producers, *operators])
+    await drain(world, [*producers, *operators])
 
 
 def _crews(chance: random.Random) -> list[tuple[str, list[str]]]:
     """Workers whose types are partly disjoint, and together all."""
     if chance.random() < 0.4:
         return [(f"worker{n}", ["*"]) for n in range(chance.randint(1, 3))]
-    return [("worker0", ["mail", "sync"]), ("worker1", ["sms", "mail"]), *([("worker2", ["s*"])] if chance.random() < 0.5 else [])]
+    return [
+        ("worker0", ["mail", "sync"]),
+        ("worker1", ["sms", "mail"]),
+        *([("worker2", ["s*"])] if chance.random() < 0.5 else []),
+    ]
 
 
 def _broken(world: World) -> bool:
@@ -71,7 +91,7 @@ def _strike(world: World) -> None:
         hit.clock.offset_ms = chance.choice((-3_600_000, 0, 3_600_000))
 
 
-async def _drain(world: World, busy: list[Process]) -> None:
+async def drain(world: World, busy: list[Process]) -> None:
     """Wait until nothing is left to do; what takes longer than it may is written down."""
     began = world.loop.time()
     limit = began + allowance(world)
@@ -83,7 +103,11 @@ async def _drain(world: World, busy: list[Process]) -> None:
         if not alive and all(process.done for process in busy) and now - began > world.plan.under_way:
             return
         if now > limit:
-            stuck = [f"{life.id} {life.state}" for life in world.watch.lives.values() if life.state in (State.PENDING, State.RUNNING)]
+            stuck = [
+                f"{life.id} {life.state}"
+                for life in world.watch.lives.values()
+                if life.state in (State.PENDING, State.RUNNING)
+            ]
             idle = [process.name for process in busy if not process.done]
             world.broken.append(f"I8: {now - began:.0f} s after the faults healed there is still {stuck} {idle}")
 
@@ -159,7 +183,11 @@ def draw_task(world: World, task_id: str) -> Task:
     return Task(
         type=type_,
         id=task_id,
-        payload={"do": kind, "n": chance.choice((1, 2, 9)) if kind in ("fail", "later", "timeout", "cancel") else 0, "seconds": seconds},
+        payload={
+            "do": kind,
+            "n": chance.choice((1, 2, 9)) if kind in ("fail", "later", "timeout", "cancel") else 0,
+            "seconds": seconds,
+        },
         priority=chance.choice(("high", "normal", "low")),
         idempotency_key=key,
         delay=chance.choice((0, 0, 0, 2)),
@@ -180,7 +208,9 @@ class Worker:
         processors = Processors(process)
         for type_ in TYPES:
             process.queue.processor(type_)(processors.sync if type_ == "sync" else processors.run)
-        worker = process.queue.worker(types=self.types, concurrency=self.concurrency, shutdown_grace=3, name=process.name)
+        worker = process.queue.worker(
+            types=self.types, concurrency=self.concurrency, shutdown_grace=3, name=process.name
+        )
         process.worker = worker
         await worker.run()
 
@@ -238,7 +268,7 @@ def _act(said: Mapping[str, Any], number: int) -> object:
         raise PermanentError("never")
     if kind == "discard":
         raise Discard("nothing to do")
-    if kind == "postpone" and current_attempt().last_failure is None and random_half(said):
+    if kind == "postpone" and POSTPONE.random() < 0.5:
         raise Postpone(0.5, "not now")
     if again and kind == "fail":
         raise ValueError("it failed")

@@ -41,7 +41,6 @@ PLANTED: dict[str, Plant] = {
     "no repeat by op": _fence(lambda row, change: (attrs.evolve(row, op=None), change)),
     "no lapsed check": _fence(lambda row, change: (row, attrs.evolve(change, lapsed=False))),
     "no late settle": _fence(lambda row, change: (row, attrs.evolve(change, late=False))),
-    "no generation": _constructor("purge", generation=None),
     "release without token": _constructor("release", token=None),
     "a lapse that counts an attempt": _constructor("lapse", attempts=1),
     "a discard that keeps its key": _constructor("discard", free_key=False),

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
 
-from .play import play
-from .world import STORES
+from deadletter import Task
+
+from .network import Rates
+from .play import play, run
+from .scenario import Worker, drain
+from .world import STORES, Process, World
 
 COUNTS = {"memory": 200, "sqlite": 100}
 
@@ -26,3 +31,32 @@ def _seeds() -> list[str]:
 @pytest.mark.parametrize("seed", _seeds())
 def test_what_must_hold_holds_under_this_seed(seed: str) -> None:
     play(seed).check()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_low_progresses_while_high_never_ends(seed: int) -> None:
+    """I9: one worker, always more high tasks than it can do, and a low one that must not wait for their end."""
+
+    async def flood(process: Process) -> None:
+        ledger = process.world.ledger
+        for number in range(200):
+            priority = "low" if number == 10 else "high"
+            task = Task(
+                type="mail", id=f"{priority}-{number}", payload={"do": "ok", "n": 0, "seconds": 0.1}, priority=priority
+            )
+            ledger.offer(task)
+            ledger.acknowledge(task, await process.queue.enqueue(task))
+            await asyncio.sleep(0.02)
+
+    async def story(world: World) -> None:
+        world.network.rates = Rates()
+        producer = world.start("producer", flood)
+        world.start("worker", Worker(["mail"], 1))
+        await asyncio.sleep(5)
+        world.heal()
+        await drain(world, [producer])
+
+    world = World("memory", seed)
+    run(world, story).check()
+    order = [began.task_id for began in world.ledger.runs]
+    assert order.index("low-10") < 40, order

@@ -93,7 +93,9 @@ class Watch:
         self.steps[name] += 1
         self._trace.update(f"{self._time():.6f} {name} {_short(args, answer)}\n".encode())
         if args and args[0] == self._queue:
-            look = {"insert": self._inserted, "claim": self._claimed, "apply": self._applied, "sweep": self._swept}.get(name)
+            look = {"insert": self._inserted, "claim": self._claimed, "apply": self._applied, "sweep": self._swept}.get(
+                name
+            )
             if look is not None:
                 look(args[1], answer)
 
@@ -107,7 +109,9 @@ class Watch:
             if answer.verdict is Inserted.EXISTS:
                 self.lifetime["duplicates", new.type, str(answer.state)] += 1
                 if answer.id not in self.lives or (answer.id != new.id and self.keys.get(new.key or "") != answer.id):
-                    self._break(f"insert of {new.id} was answered with {answer.id}, which holds neither its id nor its key")
+                    self._break(
+                        f"insert of {new.id} was answered with {answer.id}, which holds neither its id nor its key"
+                    )
                 continue
             if new.id in self.lives:
                 self._break(f"{new.id} was stored twice")
@@ -149,7 +153,9 @@ class Watch:
             must = _judge(life, change, self._now_ms())
             if verdict is not must:
                 state = f"{life.state} under {life.token}" if life is not None else "unknown"
-                self._break(f"{change.was} -> {change.to} of {change.id} ({change.op}) was {verdict}; it is {state}: {must}")
+                self._break(
+                    f"{change.was} -> {change.to} of {change.id} ({change.op}) was {verdict}; it is {state}: {must}"
+                )
             if verdict is Verdict.DONE and life is not None:
                 self._follow(life, change)
 

@@ -54,7 +54,14 @@ class Queue(DeadLetterQueue):
 
     def __init__(self, link: Link, clock: Clock, chance: Chance, lease: float) -> None:
         super().__init__(
-            link, clock=clock, chance=chance, threads=InlineThreads(), lease=lease, retry_delays=DELAYS, dlq_ttl=None, name=QUEUE
+            link,
+            clock=clock,
+            chance=chance,
+            threads=InlineThreads(),
+            lease=lease,
+            retry_delays=DELAYS,
+            dlq_ttl=None,
+            name=QUEUE,
         )
         self.tokens: dict[int, tuple[Task, str]] = {}
 
@@ -192,7 +199,15 @@ class Plan:
             kill, freeze, stop, cut, away, jump = 0.05, 0.05, 0.02, 0.03, 0.02, 0.02
             rates = Rates.moderate(longest)
         return cls(
-            lease=lease, chaos=chance.uniform(10, 30), rates=rates, kill=kill, freeze=freeze, stop=stop, cut=cut, away=away, jump=jump
+            lease=lease,
+            chaos=chance.uniform(10, 30),
+            rates=rates,
+            kill=kill,
+            freeze=freeze,
+            stop=stop,
+            cut=cut,
+            away=away,
+            jump=jump,
         )
 
 

@@ -23,8 +23,9 @@ _NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 
 
 def load_queries(package: str, file: str = "queries.sql") -> dict[str, str]:
-    """Read a file of statements: ``-- name --``, ``-- why --``, statement. ``{columns}`` stands for all that a fence
-    reads.
+    """Read a file of statements: ``-- name --``, ``-- why --``, statement.
+
+    ``{columns}`` stands for all that a fence reads.
 
     Raises:
         ValueError: where a name comes twice or a statement has no reason.

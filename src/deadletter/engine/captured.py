@@ -89,9 +89,11 @@ class Plan:
         )
 
     @property
-    def counts(self) -> bool:
-        """Whether its retry policy wants to hear of every first attempt."""
-        return self.retry is not None and type(self.retry).observe is not RetryPolicy.observe
+    def counting(self) -> RetryPolicy | None:
+        """Its retry policy, where that one wants to hear of every first attempt."""
+        if self.retry is None or type(self.retry).observe is RetryPolicy.observe:
+            return None
+        return self.retry
 
     def key(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
         """The call's idempotency key; ``key_of`` gets the arguments by name, defaults included, else as given."""
@@ -303,7 +305,7 @@ class Capture:
             return attrs.evolve(new, due_ms=round(outcome.delay * 1000))
         registration = self.plan.registration
         policy = registration.retry or queue.options.policy
-        retries = count_retries(queue, task, registration, first=not self.plan.counts)
+        retries = count_retries(queue, task, registration, first=self.plan.counting is None)
         failed = failed_attempt(queue, task, registration, outcome, 1, 0.0)
         delay = next_delay(outcome, policy, retries, failed)
         if delay is None:

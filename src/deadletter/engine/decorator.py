@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
-from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
 from ..model.row import NewRow
 from ..model.task import Duration, Priority, Task, seconds
@@ -180,36 +179,40 @@ def dead_lettered(
     if isinstance(redact, str) or any(not path or "\n" in path for path in redact):
         raise InvalidTask("redact", f'{redact!r} is no list of paths such as ("card_number", "*.email")')
     Task(type="check", priority=priority, max_retries=max_retries, timeout=timeout)
-    policy: RetryPolicy | None = as_policy(retry) if retry is not None else None
+    return functools.partial(
+        _decorate,
+        queue=queue,
+        name=name,
+        priority=priority,
+        retry=as_policy(retry) if retry is not None else None,
+        max_retries=max_retries,
+        timeout=seconds("timeout", timeout) if timeout is not None else None,
+        inline_retries=inline_retries,
+        key_of=idempotency_key,
+        redact=tuple(redact),
+        suppress=on_failure == "suppress",
+        when=when,
+        capture_cancelled=capture_cancelled,
+    )
 
-    def decorate(function: Any) -> Any:
-        if isinstance(function, staticmethod):
-            return staticmethod(decorate(function.__func__))
-        _check(function)
-        plan = Plan(
-            function=function,
-            type=name or _default_name(function),
-            is_async=is_async(function),
-            queue_of=lambda: queue if isinstance(queue, DeadLetterQueue) else _lazily(queue),
-            priority=priority,
-            retry=policy,
-            max_retries=max_retries,
-            timeout=seconds("timeout", timeout) if timeout is not None else None,
-            inline_retries=inline_retries,
-            key_of=idempotency_key,
-            redact=tuple(redact),
-            suppress=on_failure == "suppress",
-            when=when,
-            capture_cancelled=capture_cancelled,
-        )
-        if isinstance(queue, DeadLetterQueue):
-            queue.registry.add(plan.type, plan.registration)
-        else:
-            Task(type=plan.type)
-            lazy.enter(queue, plan.type, function, plan.registration)
-        return _dressed(plan)
 
-    return decorate
+def _decorate(function: Any, *, queue: DeadLetterQueue | str | None, name: str | None, **options: Any) -> Any:
+    if isinstance(function, staticmethod):
+        return staticmethod(_decorate(function.__func__, queue=queue, name=name, **options))
+    _check(function)
+    plan = Plan(
+        function=function,
+        type=name or _default_name(function),
+        is_async=is_async(function),
+        queue_of=lambda: queue if isinstance(queue, DeadLetterQueue) else _lazily(queue),
+        **options,
+    )
+    if isinstance(queue, DeadLetterQueue):
+        queue.registry.add(plan.type, plan.registration)
+    else:
+        Task(type=plan.type)
+        lazy.enter(queue, plan.type, function, plan.registration)
+    return _dressed(plan)
 
 
 def _lazily(url: str | None) -> DeadLetterQueue:

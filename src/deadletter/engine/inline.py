@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import attrs
 
+from ..interfaces import RetryPolicy
 from ..model.errors import IdempotencyConflict, InProgress, InvalidTask, LeaseLost
 from ..model.outcome import Signal
 from ..model.row import SUCCEEDED, Inserted, NewRow
@@ -30,7 +31,8 @@ def body_of(plan: Plan) -> Callable[..., Any]:
         body = _retried(body, plan)
     if plan.is_async and plan.timeout is not None:
         body = _timed(body, plan.timeout)
-    return _observed(body, plan) if plan.counts else body
+    policy = plan.counting
+    return body if policy is None else _observed(body, policy, plan)
 
 
 def _retried(function: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
@@ -67,13 +69,12 @@ def _timed(function: Callable[..., Awaitable[Any]], timeout: float) -> Callable[
     return run
 
 
-def _observed(function: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
+def _observed(function: Callable[..., Any], policy: RetryPolicy, plan: Plan) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            if plan.retry is not None:
-                plan.retry.observe(plan.queue_of().clock.monotonic())
+            policy.observe(plan.queue_of().clock.monotonic())
         except Exception:
-            log.exception("retry policy %r failed", plan.retry)
+            log.exception("retry policy %r failed", policy)
         return function(*args, **kwargs)
 
     return run

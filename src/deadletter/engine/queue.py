@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
 import anyio
 import attrs
@@ -165,7 +165,7 @@ class DeadLetterQueue:
     def __repr__(self) -> str:
         return f"<DeadLetterQueue {self.name!r} on {self.backend.url}>"
 
-    async def __aenter__(self) -> DeadLetterQueue:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 
@@ -348,10 +348,9 @@ class DeadLetterQueue:
         delay: Duration = 0,
         why: str | None = None,
     ) -> TaskRecord:
-        """Send a dead letter back to pending, optionally edited or to another type; at least one more attempt is
-        granted.
+        """Send a dead letter back to pending, optionally edited or to another type.
 
-        Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the
+        At least one more attempt is granted. Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the
         payload
         keeps the stored value.
 
@@ -413,10 +412,9 @@ class DeadLetterQueue:
         return await letters.cancel(self, id)
 
     def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """What happens to this queue's tasks from now on, in every process: ``async with dlq.subscribe("dead") as
-        events``.
+        """What happens to this queue's tasks from now on, in every process.
 
-        Lossy; what was missed is told as an event of kind ``gap``. Without kinds: all.
+        ``async with dlq.subscribe("dead") as events``. Lossy; what was missed is told as an event of kind ``gap``. Without kinds: all.
         """
         return subscription.subscribe(self, kinds)
 
@@ -500,7 +498,7 @@ class DeadLetterQueue:
         """Let an attempt run longer; raises LeaseLost."""
         await process.extend(self, attempt, duration)
 
-    async def wait_for(self, bell: Bell, timeout: float) -> None:
+    async def wait_for(self, bell: Bell, timeout: float) -> None:  # noqa: ASYNC109 - on the queue's own clock
         """Return when the bell rings, or ``timeout`` seconds have passed on this queue's clock."""
         if isinstance(self.clock, SystemClock):
             with anyio.move_on_after(timeout):

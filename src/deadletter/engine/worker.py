@@ -269,7 +269,7 @@ class _Feeder:
             if worker.running or self._settler.pending:
                 await self._sleep(None)
                 return False
-            return not await self._queue.sweep()  # nobody else sweeps for a cron job
+            return not await self._queue.sweep()  # nobody else sweeps where cron runs us
         if due_in is not None and due_in <= 0:  # due, and cannot be claimed: expired, or written by a newer version
             if await self._queue.sweep():
                 return False

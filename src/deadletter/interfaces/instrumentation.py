@@ -14,7 +14,9 @@ class Instrumentation(abc.ABC):
     """Hooks at the engine's seams. They must be quick, and what they raise is logged and never disturbs a task."""
 
     @abc.abstractmethod
-    def operation(self, name: str, *, queue: str, task_id: str | None = None, count: int = 1) -> AbstractContextManager[None]:
+    def operation(
+        self, name: str, *, queue: str, task_id: str | None = None, count: int = 1
+    ) -> AbstractContextManager[None]:
         """Around a call to the queue: ``name`` is ``enqueue``, ``retry``, ``purge``, ..."""
 
     @abc.abstractmethod

@@ -32,7 +32,15 @@ def succeed(row: Row, op: str, keep_ms: int | None) -> Change:
     if _retried(row):
         count += [("retry_attempts", row.type, ""), ("retry_success", row.type, "")]
     return Change(
-        id=row.id, op=op, was=RUNNING, token=row.token, late=True, to=SUCCEEDED, attempts=1, keep_ms=keep_ms, count=count
+        id=row.id,
+        op=op,
+        was=RUNNING,
+        token=row.token,
+        late=True,
+        to=SUCCEEDED,
+        attempts=1,
+        keep_ms=keep_ms,
+        count=count,
     )
 
 
@@ -150,7 +158,9 @@ def lapse(row: Row, op: str, *, on_uncertain: Literal["retry", "dead"], max_leas
         why = f"its worker {row.owner or '?'} vanished in mid-attempt, and whether its effect happened is not known"
         return _lost(row, op, Reason.UNCERTAIN, "deadletter.Uncertain", why)
     if row.alone and losses >= max_lease_losses:
-        why = f"its workers vanished {losses} times in mid-attempt, the last time ({row.owner or '?'}) while it ran alone"
+        why = (
+            f"its workers vanished {losses} times in mid-attempt, the last time ({row.owner or '?'}) while it ran alone"
+        )
         return _lost(row, op, Reason.WORKER_LOST, "deadletter.WorkerLost", why)
     return Change(
         id=row.id,

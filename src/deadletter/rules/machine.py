@@ -97,7 +97,9 @@ class Admission:
     forgotten: list[Row]  # rows past their keep that made room: the backend deletes them first
 
 
-def admit(news: Sequence[NewRow], ids: dict[str, Row], keys: dict[str, Row], now_ms: int, journal: Journal) -> Admission:
+def admit(
+    news: Sequence[NewRow], ids: dict[str, Row], keys: dict[str, Row], now_ms: int, journal: Journal
+) -> Admission:
     """Decide on the new rows of one call, all or nothing.
 
     ``ids`` and ``keys`` hold the rows that the call's ids and keys are bound to; they are changed on the way, so
@@ -193,7 +195,7 @@ def build(new: NewRow, now_ms: int, journal: Journal) -> Row:
     return row
 
 
-def claimable(row: Row, claim: Claim, now_ms: int) -> str | None:
+def claimable(row: Row, now_ms: int) -> str | None:
     """Why an asked-for row cannot be taken (a word of Claimed.words), or None."""
     if row.state == GONE:
         return "missing"
@@ -220,7 +222,7 @@ def take(row: Row, claim: Claim, index: int, now_ms: int, journal: Journal) -> N
     journal.enter(row)
 
 
-def fence(row: Row | None, change: Change, now_ms: int) -> Verdict | None:
+def fence(row: Row | None, change: Change, now_ms: int) -> Verdict | None:  # noqa: PLR0911 - one question a line
     """The verdict that a change meets before it is looked at further; None where its fence holds."""
     if row is None:
         return Verdict.MISSING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deadletter.backends import memory
+from deadletter.backends import _shelf as memory
 from deadletter.backends.memory import MemoryBackend
 from deadletter.model.record import Reason
 from deadletter.model.row import Claim, EventRow, FailureRow, NewRow, Row, Scan

@@ -316,7 +316,9 @@ print(status, sum(counts.tally.values()))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 async def test_a_forked_child_opens_the_file_anew(path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FORKING, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.stdout, done.returncode) == ("0 3\n", 0), done.stderr
 
 
@@ -339,7 +341,7 @@ async def test_queues_in_one_file_never_mix(backend: SQLiteBackend) -> None:
     await backend.apply("q", [changes.succeed(row, "s", 0), changes.erase(row, "e", 0)])
     await backend.sweep("q", 100)
     assert await backend.load("q", ["a"]) == [None]
-    other = (await backend.load("other", ["a", "b"]))
+    other = await backend.load("other", ["a", "b"])
     assert [row and row.state for row in other] == ["pending", "dead"]
     assert other[1] is not None
     assert other[1].history[0].traceback == "Traceback"
@@ -447,7 +449,9 @@ async def test_columns_are_those_of_a_row(backend: SQLiteBackend, path: Path) ->
     assert tuple(names[2:]) == step.COLUMNS
 
 
-async def test_events_are_kept_in_bounded_number(backend: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_are_kept_in_bounded_number(
+    backend: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("deadletter.backends.sqlite.journal.EVENTS", 100)
     for n in range(20):
         await backend.insert("q", [letter(f"{n}-{m}") for m in range(100)])
@@ -555,7 +559,9 @@ async def test_four_processes_claim_each_row_once(path: Path) -> None:
             n += 1
             got.extend(row.id for row in rows)
             told = FailureRow(attempt=1)
-            await backends[at].apply("q", [changes.die(row, f"{row.token}!", Reason.PERMANENT, told, None) for row in rows])
+            await backends[at].apply(
+                "q", [changes.die(row, f"{row.token}!", Reason.PERMANENT, told, None) for row in rows]
+            )
 
     async with anyio.create_task_group() as group:
         for at in range(4):

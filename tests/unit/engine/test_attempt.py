@@ -116,7 +116,7 @@ async def test_the_native_cancel_of_the_caller_passes_through(dlq):
 
     task_id = await dlq.enqueue(Task(type="t"))
     running = asyncio.create_task(dlq.process_task(task_id, slow))
-    while dlq.keeper.idle:  # noqa: ASYNC110 - it has no event
+    while dlq.keeper.idle:
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

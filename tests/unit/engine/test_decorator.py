@@ -577,7 +577,7 @@ async def test_a_function_in_main_gets_its_modules_name(dlq: DeadLetterQueue, ma
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__main__.py").write_text(code)
     command = ["app.py"] if main == "app.py" else ["-m", "pkg"]
-    done = subprocess.run(  # noqa: ASYNC221
+    done = subprocess.run(
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True, env=environment()
     )
     assert done.stdout.strip() == {"app.py": "app.pay", "python -m pkg": "pkg.__main__.pay"}[main]
@@ -728,7 +728,7 @@ async def test_no_warning_where_a_worker_knows_the_type(dlq: DeadLetterQueue, ca
     async with anyio.create_task_group() as group:
         group.start_soon(worker.run)
         with anyio.fail_after(5):
-            while not (await dlq.stats()).workers:  # noqa: ASYNC110 - a sign of life is a row, no event
+            while not (await dlq.stats()).workers:
                 await anyio.sleep(0.01)
         await charge(Decimal(1))
         group.cancel_scope.cancel()

@@ -396,3 +396,43 @@ async def test_asking_for_a_key_stores_nothing(dlq: DeadLetterQueue, charge: Cha
     assert not await letters(dlq)
     assert not [r async for r in dlq.scan(Query(state="running"))]
     assert not any(stats.by_state.values()) if hasattr(stats, "by_state") else True
+
+
+async def test_a_coroutine_that_is_closed_waits_for_nothing(charge: Charge) -> None:
+    """``close()`` allows no await: the key stays taken until its lease ends."""
+    book = Book()
+    dlq = DeadLetterQueue("memory://", idempotency=book)
+    started = anyio.Event()
+
+    @dead_lettered(dlq, name="pay", idempotency_key=lambda: "one")
+    async def pay() -> None:
+        started.set()
+        await Forever()
+
+    class Forever:
+        def __await__(self) -> Any:
+            yield "pending"
+
+    coroutine = pay()
+    reached: Any = None
+    with anyio.CancelScope(shield=True):
+        reached = await _drive(coroutine)
+    assert reached == "pending"
+    coroutine.close()
+    assert started.is_set()
+    assert [asked[0] for asked in book.asked] == ["begin"]
+
+
+async def _drive(coroutine: Any) -> object:
+    """Step a coroutine until it waits for what no loop knows."""
+
+    class Steps:
+        def __await__(self) -> Any:
+            value = None
+            while True:
+                step = coroutine.send(value)
+                if step == "pending":
+                    return step
+                value = yield step
+
+    return await Steps()

@@ -32,7 +32,7 @@ async def test_a_processor_that_blocks_its_loop_loses_no_lease(real, way, monkey
     over, lapsed = threading.Event(), []
 
     async def blocking(_):
-        time.sleep(0.9)  # noqa: ASYNC251 - that is the fault
+        time.sleep(0.9)
 
     async def watch():
         while not over.is_set():

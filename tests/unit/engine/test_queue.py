@@ -624,7 +624,7 @@ async def test_a_forked_child_has_a_queue_of_its_own(dlq):
             os._exit(0 if dlq.keeper.idle and not dlq._apply_one._lines else 1)
         dlq._apply_one.forget()
         assert not dlq.keeper.idle
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222 - it ends at once
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     assert await dlq.process_task(await dlq.enqueue(Task(type="t")), fork)
 

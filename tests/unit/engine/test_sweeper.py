@@ -41,7 +41,7 @@ async def test_more_than_a_batch_is_swept_in_one_go(dlq, clock):
     async with anyio.create_task_group() as group:
         group.start_soon(sweep_until_cancelled, dlq)
         with anyio.fail_after(10):
-            while not clock.sleepers:  # noqa: ASYNC110 - it has no event
+            while not clock.sleepers:
                 await anyio.sleep(0.001)
         assert (await dlq.stats()).by_state == {"pending": 250, "running": 0, "succeeded": 0, "dead": 0}
         group.cancel_scope.cancel()

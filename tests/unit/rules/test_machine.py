@@ -170,7 +170,7 @@ class TestClaim:
         ],
     )
     def test_a_word_says_why_not(self, stored: Row, word: str | None) -> None:
-        assert machine.claimable(stored, Claim(op="o"), NOW) == word
+        assert machine.claimable(stored, NOW) == word
 
     def test_a_lease_has_a_token_of_its_own(self) -> None:
         claim = Claim(op="o", lease_ms=5, owner="w", start=1, alone=True, keep_ms=9)
@@ -342,7 +342,7 @@ def test_the_tally_is_always_a_recount(steps: list[tuple[int, bool, int]]) -> No
         now_ms += passed_ms
         seen = attrs.evolve(stored) if honest else attrs.evolve(stored, token="stranger", generation=-1)
         op = f"o{number}"
-        if way == 0 and machine.claimable(stored, Claim(op=op), now_ms) is None:
+        if way == 0 and machine.claimable(stored, now_ms) is None:
             machine.take(stored, Claim(op=op, lease_ms=10), 0, now_ms, journal)
             continue
         made = [

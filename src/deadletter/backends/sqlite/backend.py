@@ -89,20 +89,25 @@ class SQLiteBackend(Backend):
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock | None = None) -> SQLiteBackend:
-        """``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``; options ``create``,
-        ``synchronous``.
+        """``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite:///:memory:``.
+
+        Options: ``create=0`` refuses a missing file, ``synchronous``.
 
         Raises:
             InvalidSetting: without a path, or for an option that it does not know.
         """
         rest, _, query = url.partition("://")[2].partition("?")
         if not rest.startswith("/") or rest == "/":
-            raise InvalidSetting("url", f'{url!r} names no file; write it like "sqlite:///path.db" or "sqlite:////abs/path.db"')
+            raise InvalidSetting(
+                "url", f'{url!r} names no file; write it like "sqlite:///path.db" or "sqlite:////abs/path.db"'
+            )
         options = dict(parse_qsl(query, keep_blank_values=True))
         create = options.pop("create", "1")
         synchronous = options.pop("synchronous", "FULL")
         if options:
-            raise InvalidSetting("url", f"unknown option {', '.join(sorted(options))}; sqlite:// knows create, synchronous")
+            raise InvalidSetting(
+                "url", f"unknown option {', '.join(sorted(options))}; sqlite:// knows create, synchronous"
+            )
         if create not in ("0", "1"):
             raise InvalidSetting("url", f"create={create} means nothing; write create=0 or create=1")
         return cls(unquote(rest[1:]), clock=clock, synchronous=synchronous, create=create == "1")
@@ -160,7 +165,7 @@ class SQLiteBackend(Backend):
         return await self._reading(lambda connection: reads.counts(connection, queue, self._clock.now_ms()))
 
     @asynccontextmanager
-    async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:  # type: ignore[override]
+    async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:
         """See Backend.listen."""
         ear = _Ear(queue, Bell())
         self._ears.append(ear)
@@ -250,4 +255,3 @@ def _at_fork(backend: SQLiteBackend) -> None:
             alive._forked()  # noqa: SLF001 - its own
 
     os.register_at_fork(after_in_child=forked)
-

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from sqlite3 import Connection
+from typing import Self
 
 from ...runtime.threads import start_thread
 
@@ -44,11 +45,14 @@ class Doorbell:
         others = [name for name in names if name != self.own]
         if not others:
             return
-        with contextlib.suppress(OSError), _Place(self.directory) as place:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)
-                for name in others:
-                    self._send(sender, place, name)
+        with (
+            contextlib.suppress(OSError),
+            _Place(self.directory) as place,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        ):
+            sender.setblocking(False)
+            for name in others:
+                self._send(sender, place, name)
 
     def _send(self, sender: socket.socket, place: _Place, name: str) -> None:
         try:
@@ -98,7 +102,7 @@ class _Place:
         self._directory = directory
         self._descriptor: int | None = None
 
-    def __enter__(self) -> _Place:
+    def __enter__(self) -> Self:
         if len(os.fsencode(self._directory)) > _SUN_PATH - 24:
             if not sys.platform.startswith("linux"):
                 raise OSError(errno.ENAMETOOLONG, "too long for a socket's address", self._directory)

@@ -89,7 +89,9 @@ class StoreFile:
         if os.path.exists(self.path):
             return
         if not self._create:
-            raise BackendUnavailable(f"{self.path} does not exist, and what only reads does not make it; check the path")
+            raise BackendUnavailable(
+                f"{self.path} does not exist, and what only reads does not make it; check the path"
+            )
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
@@ -111,7 +113,9 @@ class StoreFile:
                     raise
             else:
                 if mode != "wal":
-                    raise BackendUnavailable(f"{self.path}: its file system allows no write-ahead log; use a local disk")
+                    raise BackendUnavailable(
+                        f"{self.path}: its file system allows no write-ahead log; use a local disk"
+                    )
                 return
         raise self._locked()
 
@@ -128,7 +132,9 @@ class StoreFile:
                     f"{self.path} was written by a newer version (schema {have}, this one knows {newest}); upgrade deadletter"
                 )
             if have < 1:
-                connection.execute("CREATE TABLE IF NOT EXISTS dl_migrations (number INTEGER PRIMARY KEY, at_ms INTEGER)")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS dl_migrations (number INTEGER PRIMARY KEY, at_ms INTEGER)"
+                )
             for number, statements in migrations:
                 if number > have:
                     for statement in statements:

@@ -90,6 +90,3 @@ def _filesystem(path: str) -> str | None:
         if inside and len(point) >= len(best):
             best, kind = point, this
     return kind
-
-
-

@@ -28,7 +28,16 @@ def record(connection: Connection, queue: int | None, journal: Journal) -> None:
 def _tell(connection: Connection, queue: int | None, events: list[EventRow]) -> None:
     seq: int = connection.execute(Q["last_event"], (queue,)).fetchone()[0]
     rows = [
-        (queue, at, event.kind, event.at_ms, event.task_id, event.type, event.count, orjson.dumps(event.detail).decode())
+        (
+            queue,
+            at,
+            event.kind,
+            event.at_ms,
+            event.task_id,
+            event.type,
+            event.count,
+            orjson.dumps(event.detail).decode(),
+        )
         for at, event in enumerate(events, seq + 1)
     ]
     connection.executemany(Q["add_event"], rows)

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import orjson
 
+from ...model.record import State
 from ...model.row import DEAD, PENDING, RUNNING, SUCCEEDED, Counts, EventRow, Row, Scan, Slice
 from .._sql import FENCE, failure_of, load_queries, marks, time_column, where
 
@@ -126,7 +127,9 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
         parameters += [found.search(connection, queue, number, text), text]
     columns = ", ".join(FENCE) + (", body" if wish.body else "")
     query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608
-    rows = {values[0]: Row(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()}
+    rows = {
+        values[0]: Row(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()
+    }
     more = len(rows) > wish.limit
     if more:
         rows.popitem()
@@ -141,7 +144,7 @@ def _index(wish: Scan) -> str:
         for name in _DEAD_INDEXES:
             if getattr(wish, name) is not None:
                 return f"dl_rows_dead_{name}"
-    return _INDEXES.get(wish.state, "dl_rows_id")
+    return _INDEXES[State(wish.state)]
 
 
 def _edge(connection: Connection, wish: Scan, index: str, number: int, order: str) -> tuple[int, str] | None:
@@ -150,7 +153,13 @@ def _edge(connection: Connection, wish: Scan, index: str, number: int, order: st
     narrowing = {"type", "priority", "fingerprint", "reason", "error_type", "release", "text"} - {lead}
     if wish.state == RUNNING or all(getattr(wish, name) is None for name in narrowing):
         return None
-    bare = Scan(state=wish.state, newest_first=wish.newest_first, after=wish.after, since_ms=wish.since_ms, until_ms=wish.until_ms)
+    bare = Scan(
+        state=wish.state,
+        newest_first=wish.newest_first,
+        after=wish.after,
+        since_ms=wish.since_ms,
+        until_ms=wish.until_ms,
+    )
     conditions, parameters = where(bare if lead is None else attrs.evolve(bare, **{lead: getattr(wish, lead)}))
     conditions = ["queue = ?", f"state = '{wish.state}'", *conditions]
     query = (
@@ -197,5 +206,4 @@ def last_event(connection: Connection, queue: str) -> int:
 def events(connection: Connection, queue: str, after: int, limit: int) -> list[EventRow]:
     """Stored events after a seq, oldest first."""
     found = connection.execute(Q["events"], (number_of(connection, queue), after, limit)).fetchall()
-    return [EventRow(*values, orjson.loads(detail)) for *values, detail in found]
-
+    return [EventRow(*columns[:-1], orjson.loads(columns[-1])) for columns in found]

@@ -10,7 +10,21 @@ from sqlite3 import Connection
 
 import attrs
 
-from ...model.row import BATCH, DEAD, GONE, RUNNING, SUCCEEDED, Change, Claim, Claimed, Insertion, NewRow, Row, Verdict
+from ...model.row import (
+    BATCH,
+    DEAD,
+    FORMAT,
+    GONE,
+    RUNNING,
+    SUCCEEDED,
+    Change,
+    Claim,
+    Claimed,
+    Insertion,
+    NewRow,
+    Row,
+    Verdict,
+)
 from ...rules import machine
 from .columns import Held, insert_rows, update_rows, update_taken
 from .journal import record
@@ -111,7 +125,9 @@ class Step:
             return Claimed(rows=held, words=words, now_ms=now_ms)
         if claim.ids is not None:
             words, free = self._words(number, claim, set(), now_ms)
-            return Claimed(rows=self._take(queue, number, claim, free[: claim.limit], now_ms), words=words, now_ms=now_ms)
+            return Claimed(
+                rows=self._take(queue, number, claim, free[: claim.limit], now_ms), words=words, now_ms=now_ms
+            )
         walk = _Search(self.connection, number, claim, now_ms)
         found = walk.suspects_alone() if claim.alone else walk.innocents()
         rows = self._take(queue, number, claim, found, now_ms)
@@ -193,7 +209,11 @@ class Step:
 
     def _fences(self, number: int, ids: Sequence[str]) -> dict[str, Held]:
         found = fetch(self.connection, Q["fences"], (number,), ids)
-        return {values[1]: Held(values[0], Row(*values[1:], _UNREAD), (*values[1:], _UNREAD)) for values in found}
+        held: dict[str, Held] = {}
+        for n, *values in found:
+            stored = (*values, _UNREAD)
+            held[values[0]] = Held(n, Row(*stored), stored)
+        return held
 
     def _seen(self, number: int, ids: Iterable[str]) -> dict[str, Held]:
         """What the machine decides on: remembered from the claim, or read."""
@@ -230,7 +250,7 @@ class Step:
         words: dict[str, str] = {}
         free: list[int] = []
         for id_ in ids:
-            word = machine.claimable(found[id_].row, claim, now_ms) if id_ in found else "missing"
+            word = machine.claimable(found[id_].row, now_ms) if id_ in found else "missing"
             if word is None:
                 free.append(found[id_].n)
             elif id_ not in held:
@@ -296,7 +316,7 @@ class _Search:
                 if due_ms > now_ms or len(found) >= claim.limit:
                     self._next(due_ms)
                     break
-                if (expires_ms is not None and expires_ms <= now_ms) or format_ > machine.FORMAT:
+                if (expires_ms is not None and expires_ms <= now_ms) or format_ > FORMAT:
                     self._next(now_ms)  # the sweep will see to it
                 elif losses >= limit_losses:
                     self.suspects = True
@@ -317,7 +337,7 @@ class _Search:
             for due_ms, _, n, _, expires_ms, format_ in self._merged(rank, index, condition):
                 if due_ms > now_ms or len(found) >= claim.limit:
                     break
-                if (expires_ms is None or expires_ms > now_ms) and format_ <= machine.FORMAT:
+                if (expires_ms is None or expires_ms > now_ms) and format_ <= FORMAT:
                     found.append(n)
             for due_ms, _, n, *_ in self._merged(rank, "dl_rows_pending", ""):
                 if n not in found:
@@ -342,4 +362,3 @@ class _Search:
         finally:  # an unread cursor would block the commit
             for cursor in cursors:
                 cursor.close()
-
