@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from .engine import lazy
 from .engine import queue as engine_queue
 from .engine.queue import DeadLetterQueue
 from .model.errors import DeadLetterError, InvalidSetting, InvalidTask
@@ -80,6 +81,7 @@ def load_app(target: str, *, setting: str = "DEADLETTER_APP") -> DeadLetterQueue
 
 def known_queues() -> list[DeadLetterQueue]:
     """Every queue that this process has made and still holds, by name."""
+    lazy.made()  # those of functions that were decorated by URL or environment
     return sorted(engine_queue._children, key=lambda queue: (queue.name, queue.backend.url))  # noqa: SLF001 - its registry
 
 

@@ -63,7 +63,7 @@ def nothing_lost(world: World, rows: dict[str, Row]) -> Iterator[str]:
 
 def nothing_made_up(world: World, rows: dict[str, Row]) -> Iterator[str]:
     """I2: the store holds nothing that nobody gave it."""
-    seen = {row.id for state in (PENDING, RUNNING, *ENDS) for row in _scan(world, state)}
+    seen = {row.id for state in (PENDING, RUNNING, SUCCEEDED, DEAD) for row in _scan(world, state)}
     for id_ in sorted((seen | set(world.watch.lives)) - set(world.ledger.offered)):
         yield f"I2: nobody enqueued {id_}"
     for id_ in sorted(world.ledger.refused & set(rows)):

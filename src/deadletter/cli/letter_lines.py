@@ -78,6 +78,7 @@ def row_of(line: str, queue: DeadLetterQueue) -> NewRow:
         attempts=int(letter.get("attempts") or 0),
         replays=int(letter.get("replays") or 0),
         history=history,
+        due_at_ms=_ms(letter, "due_at"),
         created_at_ms=_ms(letter, "created_at"),
         ended_at_ms=died,
         count=(("imported", task.type, ""),),

@@ -11,40 +11,41 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
-import anyio
-import attrs
-
-from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
 from ..model.errors import BatchFailed, DeadLetterError, InvalidTask, TaskNotFound
-from ..model.event import Event
-from ..model.outcome import Processor
-from ..model.query import Query
-from ..model.record import BulkResult, FailureGroup, Page, Reason, Stats, TaskRecord
-from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
 from ..model.task import Duration, Task, seconds, to_ms
-from ..retry import as_policy
-from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
-from ..rules.redaction import refuse_redacted
-from ..runtime.chance import Chance
-from ..runtime.loops import Bell
-from ..runtime.threads import Threads
-from . import bulk, letters, process, reading, subscription
-from .guard import RowIdempotencyStore
-from .keeper import Keeper
-from .options import Options, RetryLike, make_options
-from .registry import Registration, Registry, is_async
-from .settler import Coalescer
-from .sweeper import sweep
-from .watching import added_metadata
-from .worker import Worker
 
 if TYPE_CHECKING:
+    import anyio
+    import attrs
+
+    from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
+    from ..model.event import Event
+    from ..model.outcome import Processor
+    from ..model.query import Query
+    from ..model.record import BulkResult, FailureGroup, Page, Reason, Stats, TaskRecord
+    from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
+    from ..retry import as_policy
+    from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
+    from ..rules.redaction import refuse_redacted
+    from ..runtime.chance import Chance
+    from ..runtime.loops import Bell
+    from ..runtime.threads import Threads
+    from . import bulk, letters, process, reading, subscription
     from .attempt import Attempt
+    from .guard import RowIdempotencyStore
+    from .keeper import Keeper
+    from .lazy import adopt
+    from .options import Options, RetryLike, make_options
+    from .registry import Registration, Registry, is_async
+    from .settler import Coalescer
+    from .sweeper import sweep
     from .sync import SyncQueue
+    from .watching import added_metadata
+    from .worker import Worker
 
 log = logging.getLogger("deadletter.queue")
 
-Verdicts: TypeAlias = list[Verdict]  # in the class below, ``list`` is a method
+Verdicts: TypeAlias = "list[Verdict]"  # in the class below, ``list`` is a method
 P = TypeVar("P", bound=Callable[..., Any])
 
 
@@ -109,6 +110,7 @@ class DeadLetterQueue:
         chance: Chance | None = None,
         threads: Threads | None = None,
     ) -> None:
+        _furnish()
         self.options: Options = make_options(
             name=name,
             retry=retry,
@@ -297,7 +299,7 @@ class DeadLetterQueue:
         await self.open()
         return await process.process_task(self, task_id, processor)
 
-    async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = Reason.CAPTURED) -> str:
+    async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = "captured") -> str:
         """Store a task that failed elsewhere straight as a dead letter; answer its id.
 
         Safe to repeat with the same id.
@@ -313,25 +315,25 @@ class DeadLetterQueue:
             raise TaskNotFound(id)
         return self.record(row)
 
-    async def list(self, query: Query = Query(), *, cursor: str | None = None, limit: int = 50) -> Page:  # noqa: B008 - frozen
+    async def list(self, query: Query | None = None, *, cursor: str | None = None, limit: int = 50) -> Page:
         """A page of what matches, newest death first; by default dead letters.
 
         Raises InvalidQuery for a bad cursor or limit.
         """
         await self.open()
-        return await reading.page(self, query, cursor=cursor, limit=limit)
+        return await reading.page(self, query or Query(), cursor=cursor, limit=limit)
 
-    def scan(self, query: Query = Query()) -> AsyncIterator[TaskRecord]:  # noqa: B008
+    def scan(self, query: Query | None = None) -> AsyncIterator[TaskRecord]:
         """All that match, newest first, paged for you."""
-        return reading.scan(self, query)
+        return reading.scan(self, query or Query())
 
-    async def groups(self, query: Query = Query(), *, by: str = "fingerprint") -> Sequence[FailureGroup]:  # noqa: B008
+    async def groups(self, query: Query | None = None, *, by: str = "fingerprint") -> Sequence[FailureGroup]:
         """Dead letters by cause, largest group first.
 
         ``by``: fingerprint, type, reason, error_type, worker or release.
         """
         await self.open()
-        return await reading.groups(self, query, by=by)
+        return await reading.groups(self, query or Query(), by=by)
 
     async def stats(self) -> Stats:
         """The queue at a glance."""
@@ -364,7 +366,7 @@ class DeadLetterQueue:
 
     async def retry_all(
         self,
-        query: Query = Query(),  # noqa: B008
+        query: Query | None = None,
         *,
         limit: int | None = None,
         rate: float | None = None,
@@ -380,12 +382,12 @@ class DeadLetterQueue:
         each step of at most 100. Raises InvalidQuery without a condition, a limit or ``everything=True``.
         """
         await self.open()
-        plan = bulk.Plan(query, limit, rate, dry_run, everything, cutoff, progress)
+        plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, cutoff, progress)
         return await bulk.retry_all(self, plan)
 
     async def purge(
         self,
-        query: Query = Query(),  # noqa: B008
+        query: Query | None = None,
         *,
         limit: int | None = None,
         rate: float | None = None,
@@ -395,7 +397,7 @@ class DeadLetterQueue:
     ) -> BulkResult:
         """Delete the dead letters that match, oldest first. Refused like ``retry_all``."""
         await self.open()
-        plan = bulk.Plan(query, limit, rate, dry_run, everything, None, None)
+        plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, None, None)
         return await bulk.purge(self, plan, why or "")
 
     async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:
@@ -452,19 +454,18 @@ class DeadLetterQueue:
         *,
         concurrency: int = 32,
         types: Sequence[str] | None = None,
-        batch: int = BATCH,
+        batch: int = 100,
         shutdown_grace: Duration = 25,
         name: str | None = None,
     ) -> Worker:
         """A worker for the registered processors (those whose type matches one of ``types``, names or globs)."""
+        adopt(self)
         return Worker(self, concurrency=concurrency, types=types, batch=batch, shutdown_grace=shutdown_grace, name=name)
 
     @property
     def sync(self) -> SyncQueue:
         """The same calls, blocking, from any thread that runs no event loop."""
         if self._sync is None:
-            from .sync import SyncQueue
-
             self._sync = SyncQueue(self)
         return self._sync
 
@@ -513,6 +514,17 @@ class DeadLetterQueue:
             group.start_soon(rung)
             await self.clock.sleep(timeout)
             group.cancel_scope.cancel()
+
+
+def _furnish() -> None:
+    """Bring what a queue works with, at the first queue.
+
+    At import it would cost three times what ``import asyncio`` does, in every process that only makes a Task.
+    """
+    if "bulk" in globals():
+        return
+    parts = importlib.import_module("deadletter.engine.parts")
+    globals().update({name: getattr(parts, name) for name in parts.__all__})
 
 
 _RANK = {"high": 0, "normal": 1, "low": 2}

@@ -255,13 +255,14 @@ class _Feeder:
         if room <= 0:
             await self._sleep(None)
             return False
+        quiet = not worker.running and not self._settler.pending  # what ends during the claim may bring new work
         claimed = await self._claim(min(room, worker._batch))  # noqa: SLF001 - one worker in two halves
         if claimed.suspects:
             await self._run_suspect()
             return False
-        return not claimed.rows and await self._rest(claimed)
+        return not claimed.rows and await self._rest(claimed, quiet=quiet)
 
-    async def _rest(self, claimed: Claimed) -> bool:
+    async def _rest(self, claimed: Claimed, *, quiet: bool) -> bool:
         """Sleep until something may be due; True where the worker only runs until it is idle, and it is."""
         worker = self._worker
         due_in = None if claimed.next_due_ms is None else (claimed.next_due_ms - claimed.now_ms) / 1000
@@ -269,7 +270,7 @@ class _Feeder:
             if worker.running or self._settler.pending:
                 await self._sleep(None)
                 return False
-            return not await self._queue.sweep()  # nobody else sweeps where cron runs us
+            return quiet and not await self._queue.sweep()  # nobody else sweeps where cron runs us
         if due_in is not None and due_in <= 0:  # due, and cannot be claimed: expired, or written by a newer version
             if await self._queue.sweep():
                 return False

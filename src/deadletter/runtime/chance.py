@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 import sys
 
 if sys.version_info >= (3, 14):  # pragma: no cover - the other branch runs below 3.14
@@ -31,4 +31,4 @@ class Chance:
         """A fresh op id, lease token or worker suffix: 96 bits, unguessable unless seeded."""
         if self._seeded is not None:
             return f"{self._seeded.getrandbits(96):024x}"
-        return secrets.token_hex(12)
+        return os.urandom(12).hex()

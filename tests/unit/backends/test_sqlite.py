@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import fcntl
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -18,7 +19,8 @@ import anyio
 import pytest
 
 from deadletter.backends import backend_from_url
-from deadletter.backends.sqlite import SQLiteBackend, file, step
+from deadletter.backends._sql import COLUMNS
+from deadletter.backends.sqlite import SQLiteBackend, bells, file, step
 from deadletter.backends.sqlite.inspection import resets_badly
 from deadletter.model.errors import BackendUnavailable, InvalidSetting
 from deadletter.model.record import Reason
@@ -54,7 +56,7 @@ def new(id_: str, type_: str = "t", **options: Any) -> NewRow:
 
 def letter(id_: str, traceback: str = "Traceback", message: str = "no", **options: Any) -> NewRow:
     told = FailureRow(attempt=1, error_type="E", message=message, traceback=traceback, fingerprint="f")
-    return new(id_, state="dead", reason="captured", history=[told], **options)
+    return new(id_, **{"state": "dead", "reason": "captured", "history": [told]} | options)
 
 
 async def claimed(backend: SQLiteBackend, op: str = "c", **options: Any) -> list[Row]:
@@ -192,7 +194,6 @@ async def test_the_log_stays_bounded(backend: SQLiteBackend, path: Path, monkeyp
 async def test_one_process_at_a_time_writes_the_log_back(
     backend: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr(file, "WAL_BYTES", 1)
     await backend.insert("q", [new("a")])
     assert Path(f"{path}-wal").stat().st_size == 0
@@ -280,11 +281,12 @@ async def test_what_waits_together_is_one_commit(backend: SQLiteBackend, monkeyp
 
 async def test_a_closed_backend_says_so(backend: SQLiteBackend) -> None:
     await backend.open()
-    threads = {thread.name for thread in threading.enumerate()}
-    assert "deadletter-write" in threads
+    thread = backend._write._thread  # type: ignore[union-attr]
+    assert thread is not None
+    assert thread.name == "deadletter-write"
     await backend.aclose()
     await backend.aclose()
-    assert not [thread for thread in threading.enumerate() if thread.name == "deadletter-write"]
+    assert not thread.is_alive()
     with pytest.raises(BackendUnavailable, match="is closed"):
         await backend.load("q", ["a"])
     with pytest.raises(BackendUnavailable, match="is closed"):
@@ -314,7 +316,6 @@ print(status, sum(counts.tally.values()))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 async def test_a_forked_child_opens_the_file_anew(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKING, str(path)], capture_output=True, text=True, timeout=60, check=False
@@ -446,7 +447,7 @@ async def test_columns_are_those_of_a_row(backend: SQLiteBackend, path: Path) ->
     await backend.open()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         names = [name for _, name, *_ in connection.execute("PRAGMA table_info(dl_rows)")]
-    assert tuple(names[2:]) == step.COLUMNS
+    assert tuple(names[2:]) == COLUMNS
 
 
 async def test_events_are_kept_in_bounded_number(
@@ -499,10 +500,10 @@ async def test_work_of_another_process_rings_the_bell(tmp_path: Path, deep: bool
     folder.mkdir(exist_ok=True)
     path = folder / "store.db"
     backend = SQLiteBackend(path)
-    bells = Path(f"{path}-bells")
+    beside = Path(f"{path}-bells")
     with another_process(path) as process:
         async with backend.listen("q") as signals:
-            assert stat.S_IMODE(bells.stat().st_mode) == 0o700
+            assert stat.S_IMODE(beside.stat().st_mode) == 0o700
             process.stdin.write("warm\n")
             process.stdin.flush()
             await anyio.to_thread.run_sync(process.stdout.readline)
@@ -517,25 +518,24 @@ async def test_work_of_another_process_rings_the_bell(tmp_path: Path, deep: bool
         assert sorted(took)[2] < 0.5
     await backend.aclose()
     with anyio.fail_after(10):
-        while bells.exists():
+        while beside.exists():
             await anyio.sleep(0.01)
 
 
 async def test_a_dead_listener_is_forgotten(backend: SQLiteBackend, path: Path) -> None:
     """A socket whose process was killed refuses; whoever rings takes it away."""
-    socket = pytest.importorskip("socket")
     await backend.open()
-    bells = Path(f"{path}-bells")
-    bells.mkdir()
+    beside = Path(f"{path}-bells")
+    beside.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left:
-        left.bind(str(bells / "1-dead"))
+        left.bind(str(beside / "1-dead"))
     await backend.insert("q", [new("a")])
     await backend.open()
-    assert list(bells.iterdir()) == []
+    assert list(beside.iterdir()) == []
 
 
 async def test_without_sockets_it_looks_at_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("socket.AF_UNIX")
+    monkeypatch.setattr(bells, "SOCKETS", False)
     backend, other = SQLiteBackend(path), SQLiteBackend(path)
     with anyio.fail_after(20):
         async with backend.listen("q") as signals:

@@ -62,7 +62,7 @@ def sh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
         task = Task(type="email.send", id=f"letter-{n}", payload=payload, metadata={"tenant": "t\n1"}, max_retries=2)
         dlq.sync.capture(task, ValueError(f"refused \x1b[2J {SECRET}-{n}\nsecond line"))
     dlq.sync.enqueue(Task(type="email.later", id="waiting", delay=5000))
-    dlq.sync.close()
+    dlq.sync.aclose()
     return Shell(tmp_path / "a.db", capsys)
 
 
@@ -171,7 +171,7 @@ def test_retry_edits_and_keeps_hidden_values(sh: Shell) -> None:
     [
         (["retry"], "which letters?"),
         (["retry", "letter-0", "--payload", "[1]"], "--payload: give a JSON object"),
-        (["retry", "letter-0", "--payload", "{"], "--payload is no JSON"),
+        (["retry", "letter-0", "--payload", "{"], "--payload: is no JSON"),
         (["retry", "letter-0", "--type", "a\nb"], "--type: "),
         (["cancel"], "which tasks?"),
         (["retry-all"], "there is no condition"),
@@ -318,7 +318,7 @@ def test_import_leaves_out_an_id_that_is_somebody_elses(
     file.write_text(sh.out)
     other = DeadLetterQueue(f"sqlite:///{tmp_path / 'b.db'}")
     other.sync.enqueue(Task(type="other", id="letter-1"))
-    other.sync.close()
+    other.sync.aclose()
     shell = Shell(tmp_path / "b.db", capsys)
     assert shell.one("import", str(file), code=1) == {"read": 3, "stored": 2, "known": 0, "failed": 1}
     assert "line 2: its id or key belongs to another task (letter-1)" in shell.err

@@ -105,7 +105,8 @@ async def test_what_expired_is_dead(dlq, clock):
 
 async def test_what_a_newer_version_stored_is_left_alone(dlq, backend, monkeypatch):
     task_id = await dlq.enqueue(Task(type="t"))
-    monkeypatch.setattr("deadletter.rules.machine.FORMAT", FORMAT - 1)
+    for module in ("rules.machine", "backends.sqlite.step"):
+        monkeypatch.setattr(f"deadletter.{module}.FORMAT", FORMAT - 1)
     with pytest.raises(BackendError, match="newer version"):
         await dlq.process_task(task_id, lambda _: None)
     monkeypatch.undo()

@@ -1,10 +1,8 @@
 """The doorbell beside the file: a process that commits work wakes those of other processes that sleep.
 
-Each listening process binds a datagram socket in the directory ``<file>-bells``; whoever commits work sends one byte
-to each
-socket that it finds there. Bytes may be lost, so a listener looks at the file's version once a second too, and each
-15 ms
-where there are no such sockets.
+Each listening process binds a datagram socket in the directory ``<file>-bells``; whoever commits work sends one byte to
+each socket that it finds there. Bytes may be lost, so a listener looks at the file's version once a second too, and
+each 15 ms where there are no such sockets.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from typing import Self
 
 from ...runtime.threads import start_thread
 
+SOCKETS = hasattr(socket, "AF_UNIX")
 SAFETY_SECONDS = 1.0
 POLL_SECONDS = 0.015
 _SUN_PATH = 100  # longer paths do not fit into a socket's address
@@ -36,7 +35,7 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake every other process that listens; never blocks, never raises."""
-        if not hasattr(socket, "AF_UNIX"):
+        if not SOCKETS:
             return
         try:
             names = [entry.name for entry in os.scandir(self.directory)]
@@ -65,7 +64,7 @@ class Doorbell:
 
     def bind(self) -> socket.socket | None:
         """Hang up a bell; None where that is not possible."""
-        if not hasattr(socket, "AF_UNIX"):
+        if not SOCKETS:
             return None
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         bell.setblocking(False)

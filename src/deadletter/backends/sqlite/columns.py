@@ -1,8 +1,7 @@
 """Statements that bind only what sqlite3 binds quickly.
 
 Python's sqlite3 looks for an adapter for each None, bool, bytes and enum that it binds, 0.5 µs apiece: as long as
-writing the
-row. So a statement says NULL itself, and the others are converted first.
+writing the row. So a statement says NULL itself, and the others are converted first.
 """
 
 from __future__ import annotations

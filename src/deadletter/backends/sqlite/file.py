@@ -23,8 +23,7 @@ _CHECKPOINT_WAIT_MS = 1_000
 _CHECKPOINT_PAUSE = 2.0  # seconds until the next try, where readers kept one from ending
 
 # Closing any descriptor of a file drops all of the process's POSIX locks on it. So a file is made by one thread at a
-# time,
-# and opened by nothing but SQLite once it is there.
+# time, and opened by nothing but SQLite once it is there.
 _MAKING = threading.Lock()
 
 
@@ -156,9 +155,8 @@ class StoreFile:
     def checkpoint(self, connection: Connection) -> None:
         """Write the log back once it is long, while no other process does; called between two transactions.
 
-        TRUNCATE takes the write lock itself, so that no commit runs beside it either. Readers may keep it from
-            ending: then
-        it tries again later.
+        TRUNCATE takes the write lock itself, so that no commit runs beside it either. Readers may keep it from ending:
+        then it tries again later.
         """
         if self.in_memory or time.monotonic() < self._next_checkpoint:
             return

@@ -206,4 +206,7 @@ def last_event(connection: Connection, queue: str) -> int:
 def events(connection: Connection, queue: str, after: int, limit: int) -> list[EventRow]:
     """Stored events after a seq, oldest first."""
     found = connection.execute(Q["events"], (number_of(connection, queue), after, limit)).fetchall()
-    return [EventRow(*columns[:-1], orjson.loads(columns[-1])) for columns in found]
+    return [
+        EventRow(seq, kind, at_ms, task_id, type_, count, orjson.loads(detail))
+        for seq, kind, at_ms, task_id, type_, count, detail in found
+    ]

@@ -1,0 +1,89 @@
+"""The demo, for real: its account closes, and can fail to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "deadletter"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> Mapping[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("DEADLETTER_")}
+    return {**kept, "TMPDIR": str(tmp_path)}
+
+
+def _demo(environ: Mapping[str, str], *tokens: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "demo", *tokens]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=110)
+
+
+def _children(marker: str) -> list[int]:
+    """Processes that have the marker in their command line or environment."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                text = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+            except OSError:
+                continue
+            if marker.encode() in text and int(place.name) != os.getpid():
+                found.append(int(place.name))
+    return found
+
+
+def test_a_thousand_deliveries_survive_and_the_account_closes(environ: Mapping[str, str], tmp_path: Path) -> None:
+    done = _demo(environ, "--json")
+    assert done.returncode == 0, done.stderr
+    account = json.loads(done.stdout)
+    assert (account["accepted"], account["delivered"], account["lost"]) == (1000, 997, 0)
+    assert account["still_dead"] == 3
+    assert account["replayed"] >= 115
+    assert account["retried"] > account["replayed"]
+    assert account["closes"] is True
+    assert account["problems"] == []
+    assert account["seconds"] < 30
+    for scene in ("kill -9", "the receiver is down", "by cause", "mended", "replayed", "Try next"):
+        assert scene in done.stderr
+    assert _children(str(tmp_path)) == []
+    ls = subprocess.run([*COMMAND, "ls", "--url", account["url"]], capture_output=True, text=True, check=True)
+    assert len(ls.stdout.splitlines()) == 3
+
+
+def test_the_account_of_a_receiver_that_loses_one_of_a_hundred_does_not_close(environ: Mapping[str, str]) -> None:
+    done = _demo(environ, "--deliveries", "200", "--drop-every", "100")
+    assert done.returncode == 1, done.stdout
+    assert "it does NOT close" in done.stdout
+    assert "! 1 accepted, and neither in the receiver's log nor dead" in done.stdout
+    assert done.stderr == ""
+
+
+def test_ctrl_c_leaves_no_child(environ: Mapping[str, str], tmp_path: Path) -> None:
+    demo = subprocess.Popen([*COMMAND, "demo"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "accepted" in line:
+            break
+    assert len(_children(str(tmp_path))) == 5
+    demo.send_signal(signal.SIGINT)
+    _, err = demo.communicate(timeout=30)
+    assert (demo.returncode, err) == (130, "")
+    until = time.monotonic() + 10
+    while _children(str(tmp_path)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_too_few_deliveries_are_refused(environ: Mapping[str, str]) -> None:
+    done = _demo(environ, "--deliveries", "3")
+    assert done.returncode == 2
+    assert done.stderr == "deadletter: --deliveries: 3 makes no demonstration; give 100 to 100000\n"
