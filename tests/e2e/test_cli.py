@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import deadletter
 from deadletter import DeadLetterQueue, Task
 
 COMMAND = [sys.executable, "-m", "deadletter"]
@@ -48,7 +49,9 @@ async def slow(task):
 def environ(tmp_path: Path) -> Mapping[str, str]:
     (tmp_path / "shop.py").write_text(APP)
     kept = {name: text for name, text in os.environ.items() if not name.startswith("DEADLETTER_")}
-    return {**kept, "DEADLETTER_URL": f"sqlite:///{tmp_path / 'a.db'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    here = str(Path(deadletter.__file__).parents[1])  # a relative PYTHONPATH means nothing in another directory
+    ours = {"DEADLETTER_URL": f"sqlite:///{tmp_path / 'a.db'}", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": here}
+    return {**kept, **ours}
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ async def import_(file: str, /, *, dry_run: Switch = False, flags: Flags | None 
         file: What export wrote; - reads stdin.
         dry_run: Only check and count.
     """
-    totals = dict.fromkeys(("read", "stored", "known", "failed"), 0)
+    totals: dict[str, int] = {"read": 0, "stored": 0, "known": 0, "failed": 0}
     with contextlib.ExitStack() as stack:
         lines: TextIO = sys.stdin
         if file != "-":

@@ -82,6 +82,7 @@ class Model:
 
     def insert(self, id_: str, known: Known, now_ms: int) -> tuple[str, str]:
         """The verdict, and the id that it is about."""
+        before = dict(self.rows)
         self.forget(now_ms, key=known.key, id_=id_)
         by_key = [name for name, other in self.rows.items() if known.key is not None and other.key == known.key]
         bound = id_ if id_ in self.rows else by_key[0] if by_key else None
@@ -91,6 +92,7 @@ class Model:
             return "stored", id_
         if self.rows[bound].digest == known.digest:
             return "exists", bound
+        self.rows = before  # a conflict changes nothing, not even what is past its keep
         return ("task_conflict" if bound == id_ else "key_conflict"), bound
 
     def claim(self, types: list[str], limit: int, order: tuple[int, ...], now_ms: int) -> list[str]:
