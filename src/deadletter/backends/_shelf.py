@@ -157,10 +157,8 @@ class Shelf:
             words = self._words(claim, {row.id for row in held}, now_ms)
             return Claimed(rows=held, words=words, now_ms=now_ms)
         journal = machine.Journal()
-        if claim.ids is not None:
-            answer = self._claim_ids(claim, now_ms, journal)
-        else:
-            answer = self._claim_types(claim, now_ms, journal)
+        search = self._claim_types if claim.ids is None else self._claim_ids
+        answer = search(claim, now_ms, journal)
         if answer.rows:  # an empty answer leased nothing, so its repeat may look again
             self.claims[claim.op] = [row.id for row in answer.rows]
         if len(self.claims) > CLAIMS:

@@ -340,7 +340,11 @@ class BackendStateMachine(RuleBasedStateMachine):
         """Every id that there may be is loaded and compared, field by field."""
         rows = self.run(self.backend.load(QUEUE, IDS, history=20))
         stored = {row.id: view(row) for row in rows if row is not None}
-        wrong = {id_: (stored.get(id_), self.model.rows.get(id_)) for id_ in IDS if stored.get(id_) != self.model.rows.get(id_)}
+        wrong = {
+            id_: (stored.get(id_), self.model.rows.get(id_))
+            for id_ in IDS
+            if stored.get(id_) != self.model.rows.get(id_)
+        }
         assert not wrong, f"stored and expected differ: {wrong}"
 
     @invariant()

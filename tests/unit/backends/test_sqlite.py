@@ -422,7 +422,7 @@ async def test_more_types_than_one_statement_takes(backend: SQLiteBackend, clock
 
 async def test_a_suspect_is_found_without_reading_the_innocent(backend: SQLiteBackend) -> None:
     await backend.insert("q", [new("pill")])
-    [row] = await claimed(backend)
+    await claimed(backend)
     connection = backend._writer.connection
     await backend._write.call(lambda _: connection.execute("UPDATE dl_rows SET state='pending', lease_losses=3"))
     backend._writer._step._leased.clear()  # type: ignore[union-attr]

@@ -114,7 +114,7 @@ async def test_what_ends_while_it_looks_for_more_is_not_idle(dlq, backend, monke
         claimed = await claim(queue, wish)
         if len(runs) == 1 and not claimed.rows:
             gate.set()
-            while not (await dlq.row(task_id)).state == "pending":  # noqa: ASYNC110 - it has no event
+            while (await dlq.row(task_id)).state != "pending":
                 await anyio.sleep(0.001)
             monkeypatch.undo()
         return claimed

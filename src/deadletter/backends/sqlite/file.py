@@ -126,10 +126,7 @@ class StoreFile:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             have = self._schema(connection)  # again: another process may have been first
-            if have > newest:
-                raise BackendUnavailable(
-                    f"{self.path} was written by a newer version (schema {have}, this one knows {newest}); upgrade deadletter"
-                )
+            self._refuse_newer(have, newest)
             if have < 1:
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS dl_migrations (number INTEGER PRIMARY KEY, at_ms INTEGER)"
@@ -145,6 +142,12 @@ class StoreFile:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    def _refuse_newer(self, have: int, newest: int) -> None:
+        if have > newest:
+            raise BackendUnavailable(
+                f"{self.path} was written by a newer version (schema {have}, this one knows {newest}); upgrade deadletter"
+            )
 
     def _schema(self, connection: Connection) -> int:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dl_migrations'").fetchone()

@@ -57,15 +57,15 @@ class _Plain(Stage):
 @contextlib.contextmanager
 def open_stage(total: int, out: TextIO | None = None) -> Iterator[Stage]:
     """A stage on ``out`` (stdout where None is given) for so many deliveries."""
-    out = out or sys.stdout
-    if not out.isatty() or os.environ.get("TERM") == "dumb":
-        yield _Plain(out)
+    place: TextIO = out if out is not None else sys.stdout
+    if not place.isatty() or os.environ.get("TERM") == "dumb":
+        yield _Plain(place)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.text import Text
 
-    console = Console(file=out, highlight=False)
+    console = Console(file=place, highlight=False)
     columns = (TextColumn("delivered"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)

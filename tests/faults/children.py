@@ -1,0 +1,220 @@
+"""Processes that the tests start, kill and start again.
+
+``python -m tests.faults.children`` is a fork server: it has imported everything and runs no thread, so that a child
+costs a fork. It reads one JSON request a line and answers each with one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio._backends._asyncio  # a child would have to import it anew each time
+
+from deadletter import BackendUnavailable, DeadLetterQueue, Task, current_attempt
+from deadletter.backends.sqlite import SQLiteBackend, file, step
+from deadletter.engine.worker import Worker
+from deadletter.interfaces import SystemClock
+from deadletter.model.row import Change, Claim, Claimed, Verdict
+
+from .ledger import Ledger
+
+POINTS = ("before_reply", "after_reply", "mid_processor", "after_effect", "mid_settle", "after_settle")
+
+
+class Fate:
+    """Where a worker kills itself: the ``after``-th time that it reaches ``point``."""
+
+    def __init__(self, point: str | None, after: int) -> None:
+        self._point = point
+        self._left = after
+
+    def reach(self, point: str) -> None:
+        """Die here, if it is time."""
+        if point == self._point:
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SkewedClock(SystemClock):
+    """The clock of a machine that is set wrongly."""
+
+    def __init__(self, skew: float) -> None:
+        self._skew = skew
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(self._skew * 1000)
+
+
+def settles(changes: Sequence[Change]) -> bool:
+    """Whether an outcome is among the changes."""
+    return any(change.attempts for change in changes)
+
+
+def doom(backend: SQLiteBackend, fate: Fate) -> None:
+    """Let a worker die around its calls of the store: ``mid_settle`` is inside of the transaction."""
+    claim, apply, step_apply = backend.claim, backend.apply, step.Step.apply
+
+    async def doomed_claim(queue: str, wish: Claim) -> Claimed:
+        claimed = await claim(queue, wish)
+        if claimed.rows:
+            fate.reach("before_reply")
+        return claimed
+
+    async def doomed_apply(queue: str, changes: Sequence[Change]) -> list[Verdict]:
+        verdicts = await apply(queue, changes)
+        if settles(changes):
+            fate.reach("after_settle")
+        return verdicts
+
+    def doomed_step(self: step.Step, queue: str, changes: Sequence[Change]) -> list[Verdict]:
+        verdicts = step_apply(self, queue, changes)
+        if settles(changes):
+            fate.reach("mid_settle")
+        return verdicts
+
+    backend.claim = doomed_claim  # type: ignore[method-assign]
+    backend.apply = doomed_apply  # type: ignore[method-assign]
+    step.Step.apply = doomed_step  # type: ignore[method-assign]
+
+
+def processor_of(ledger: Ledger, fate: Fate, name: str) -> Callable[[Task], Any]:
+    """A processor that does what its payload says."""
+
+    async def process(task: Task) -> None:
+        said = task.payload
+        ledger.note("began", task.id, current_attempt().number, name)
+        fate.reach("mid_processor")
+        if said.get("do") == "die":
+            os._exit(1)
+        if said.get("do") == "block":
+            time.sleep(said["seconds"])  # noqa: ASYNC251 - the fault itself
+        if said.get("do") == "hang" and current_attempt().number + len(ledger.facts("began")) <= said["times"] + 1:
+            await anyio.sleep_forever()
+        if "seconds" in said:
+            await anyio.sleep(said["seconds"])
+        if current_attempt().number <= said.get("fails", 0):
+            raise ValueError(f"told to fail {said['fails']} times")
+        ledger.effect(task.id, task.idempotency_key)
+        fate.reach("after_effect")
+
+    return process
+
+
+async def worker(
+    *,
+    path: str,
+    name: str,
+    types: Sequence[str] = ("work",),
+    kill_at: str | None = None,
+    after: int = 1,
+    concurrency: int = 32,
+    skew: float | None = None,
+    lock_seconds: float | None = None,
+    **options: Any,
+) -> None:
+    """Work until killed; SIGTERM drains."""
+    if lock_seconds is not None:
+        file.LOCK_SECONDS = lock_seconds  # type: ignore[assignment]
+    ledger, fate = Ledger(Path(path).parent), Fate(kill_at, after)
+    backend = SQLiteBackend(path)
+    doom(backend, fate)
+    clock = SkewedClock(skew) if skew is not None else None
+    async with DeadLetterQueue(backend, clock=clock, **options) as dlq:
+        for type_ in types:
+            dlq.processor(type_)(processor_of(ledger, fate, name))
+        working = dlq.worker(concurrency=concurrency, name=name)
+        enter = working.enter
+
+        def doomed_enter(*given: Any) -> None:
+            enter(*given)
+            fate.reach("after_reply")
+
+        working.enter = doomed_enter  # type: ignore[method-assign]
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_at_sigterm, working)
+            await working.run()
+            group.cancel_scope.cancel()
+    await backend.aclose()
+
+
+async def _stop_at_sigterm(working: Worker) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            working.stop()
+
+
+async def producer(*, path: str, name: str, most: int = 1_000_000, size: int = 10, file_limit: int | None = None) -> None:
+    """Enqueue one, then a few, then one again, and note each answer; a refusal ends it."""
+    ledger = Ledger(Path(path).parent)
+    async with DeadLetterQueue(f"sqlite:///{path}") as dlq:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        for at in range(most):
+            ids = [f"{name}-{at}"] if at % 2 else [f"{name}-{at}-{i}" for i in range(5)]
+            tasks = [Task(type="work", id=id_, payload={"fill": "x" * size}) for id_ in ids]
+            ledger.note("offered", *ids)
+            try:
+                await (dlq.enqueue(tasks[0]) if len(tasks) == 1 else dlq.enqueue_many(tasks))
+            except Exception as error:
+                cause = error.__cause__ or error
+                ledger.note("refused", *ids, isinstance(cause, BackendUnavailable), str(cause))
+                return
+            ledger.acknowledge(*ids)
+
+
+ROLES = {"worker": worker, "producer": producer}
+
+
+def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
+    """Be a child, to the end."""
+    code = 70
+    try:
+        log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+        logging.basicConfig(level=logging.WARNING, format=f"%(process)d {said.get('name')} %(name)s: %(message)s")
+
+        async def run() -> None:
+            await ROLES[role](**said)
+
+        anyio.run(run)
+        code = 0
+    except BaseException:
+        logging.exception("the child failed")
+    finally:
+        os._exit(code)
+
+
+def serve() -> None:
+    """Fork children as asked, and tell how they ended."""
+    living: set[int] = set()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "start":
+            pid = os.fork()
+            if pid == 0:
+                _become(request["role"], request["log"], request["said"])
+            living.add(pid)
+            answer: int | None = pid
+        else:
+            found, status = os.waitpid(request["pid"], os.WNOHANG if request["do"] == "poll" else 0)
+            answer = os.waitstatus_to_exitcode(status) if found else None
+            living.discard(found)
+        print(json.dumps(answer), flush=True)
+    for pid in living:
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve()

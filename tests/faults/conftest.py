@@ -1,0 +1,116 @@
+"""A store that is watched, and children to be killed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+class Child:
+    """One process; its exit code is negative where a signal ended it."""
+
+    def __init__(self, server: Server, pid: int, name: str) -> None:
+        self._server = server
+        self.pid = pid
+        self.name = name
+        self.code: int | None = None
+
+    def ended(self) -> bool:
+        """Whether it has."""
+        if self.code is None:
+            self.code = self._server.ask(do="poll", pid=self.pid)
+        return self.code is not None
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal, wait for its end, and answer its exit code."""
+        if not self.ended():
+            os.kill(self.pid, number)  # not yet waited for, so that its id is still its own
+            self.code = self._server.ask(do="wait", pid=self.pid)
+        assert self.code is not None
+        return self.code
+
+    def kill(self) -> int:
+        return self.signal(signal.SIGKILL)
+
+    def drain(self) -> int:
+        return self.signal(signal.SIGTERM)
+
+
+class Server:
+    """The fork server."""
+
+    def __init__(self) -> None:
+        paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.children"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+
+    def ask(self, **request: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def start(server: Server, store: Store, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """A function that starts a child on the store; what is left of them is killed at the end."""
+    children: list[Child] = []
+    numbers = itertools.count(1)
+
+    def start_one(role: str, **said: Any) -> Child:
+        said = {"name": f"{role}-{next(numbers)}", "path": str(store.path), **said}
+        pid = server.ask(do="start", role=role, log=str(tmp_path / "children.log"), said=said)
+        children.append(Child(server, pid, said["name"]))
+        return children[-1]
+
+    yield start_one
+    for child in children:
+        child.kill()
+
+
+def eventually(predicate: Callable[[], object], within: float = 15.0) -> Any:
+    """The first true answer of ``predicate``; fails where there is none within so many seconds."""
+    until = time.monotonic() + within
+    while True:
+        answer = predicate()
+        if answer:
+            return answer
+        assert time.monotonic() < until, f"not within {within} s: {predicate}"
+        time.sleep(0.01)
