@@ -1,8 +1,7 @@
 """deadletter: failed work is never lost.
 
 It captures a task that fails, retries it on a schedule, keeps what cannot succeed as a dead letter with its whole
-story, and
-replays it once the cause is mended.
+story, and replays it once the cause is mended.
 """
 
 from __future__ import annotations

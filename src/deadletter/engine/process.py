@@ -142,10 +142,10 @@ async def settle(queue: DeadLetterQueue, change: Change) -> None:
     async def apply() -> list[Verdict]:
         return [await queue.apply_one(change)]
 
-    with anyio.CancelScope() as scope:
-        scope.shield = True
-        verdict = (await persist(apply, queue.clock, lambda: give_up))[0]
-    if verdict in (Verdict.STALE, Verdict.MISSING):
+    verdicts: list[Verdict] = []
+    with anyio.CancelScope(shield=True):
+        verdicts = await persist(apply, queue.clock, lambda: give_up)
+    if verdicts[0] in (Verdict.STALE, Verdict.MISSING):
         raise LeaseLost(change.id)
 
 

@@ -53,8 +53,7 @@ class DeadLetterQueue:
     """A queue of tasks on a backend; what cannot succeed is kept as a dead letter.
 
     Durations are seconds or ``timedelta``. It connects at its first use. One object serves any number of event loops
-    and
-    threads; ``dlq.sync`` has the same calls, blocking.
+    and threads; ``dlq.sync`` has the same calls, blocking.
 
     Args:
         backend: a Backend, or a URL such as ``"sqlite:///path.db"``.
@@ -288,9 +287,8 @@ class DeadLetterQueue:
     async def process_task(self, task_id: str, processor: Processor) -> bool:
         """Make one attempt now, due or not, under a lease.
 
-        True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is
-        dead. What it
-        leaves pending is run again only by a worker or another call.
+        True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is dead.
+        What it leaves pending is run again only by a worker or another call.
 
         Raises:
             TaskNotFound, TaskBusy: unknown; leased elsewhere.
@@ -352,9 +350,8 @@ class DeadLetterQueue:
     ) -> TaskRecord:
         """Send a dead letter back to pending, optionally edited or to another type.
 
-        At least one more attempt is granted. Lease losses and expiry are cleared, the history stays and notes an edit. A ``{"$redacted": true}`` in the
-        payload
-        keeps the stored value.
+        At least one more attempt is granted. Lease losses and expiry are cleared, the history stays and notes an edit.
+        A ``{"$redacted": true}`` in the payload keeps the stored value.
 
         Raises:
             TaskNotFound, NotDead: unknown; not a dead letter (any more).
@@ -378,8 +375,7 @@ class DeadLetterQueue:
         """Retry the letters that match, oldest death first, at most ``rate`` a second.
 
         What dies after ``cutoff`` (default: now) is left alone; the first call's cutoff resumes it. ``progress`` is
-        called after
-        each step of at most 100. Raises InvalidQuery without a condition, a limit or ``everything=True``.
+        called after each step of at most 100. Raises InvalidQuery without a condition, a limit or ``everything=True``.
         """
         await self.open()
         plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, cutoff, progress)
@@ -416,7 +412,8 @@ class DeadLetterQueue:
     def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """What happens to this queue's tasks from now on, in every process.
 
-        ``async with dlq.subscribe("dead") as events``. Lossy; what was missed is told as an event of kind ``gap``. Without kinds: all.
+        ``async with dlq.subscribe("dead") as events``. Lossy; what was missed is told as an event of kind ``gap``.
+        Without kinds: all.
         """
         return subscription.subscribe(self, kinds)
 

@@ -1,8 +1,7 @@
 """Single items of many callers, joined into few backend calls, without a timer.
 
-The first caller calls the backend itself; only those who arrive meanwhile wait, and the one that waited longest
-takes them
-all along in the next call.
+The first caller calls the backend itself; only those who arrive meanwhile wait, and the one that waited longest takes
+them all along in the next call.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import attrs
@@ -103,6 +102,7 @@ class Coalescer(Generic[In, Out]):
 
     async def _lead(self, line: _Line[In, Out], item: In) -> Out:
         others = [line.waiting.popleft() for _ in range(min(BATCH - 1, len(line.waiting)))]
+        answers: list[Any] = []
         with anyio.CancelScope(shield=True):  # others wait for this call: their leader may not leave midway
             try:
                 answers = await self._send([item, *(other for other, _ in others)])
@@ -117,9 +117,10 @@ class Coalescer(Generic[In, Out]):
             else:
                 reply.value = answer
             reply.arrive()
-        if isinstance(answers[0], BaseException):
-            raise answers[0]
-        return answers[0]
+        mine: Out | BaseException = answers[0]
+        if isinstance(mine, BaseException):
+            raise mine
+        return mine
 
     async def _send(self, items: list[In]) -> list[Out | BaseException]:
         try:
@@ -160,8 +161,7 @@ class Settler:
     """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together.
 
     ``on_verdict`` gets None for a change that could not be stored. ``give_up`` is the monotonic time after which a
-    store that is
-    away is waited for no longer.
+    store that is away is waited for no longer.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """A worker: feeds due tasks to processors, sweeps what others left, and leaves nothing behind.
 
 In one event loop run the feeder (claims), the attempts, the settler (outcomes), the sweeper and the listener; the
-queue's
-keeper extends the leases from its own thread.
+queue's keeper extends the leases from its own thread.
 """
 
 from __future__ import annotations

@@ -30,11 +30,10 @@ Signals: TypeAlias = AsyncIterator["Hint | EventRow"]
 class Backend(abc.ABC):
     """A store of rows.
 
-    Every step is atomic, touches at most 100 items, is fenced, and is safe to repeat after a reply that never came.
-    It may be
-    called from any event loop in any thread, and keeps what it needs per loop. It raises BackendUnavailable where
-    the store
-    cannot be reached; an error means that nothing of the step happened, or that repeating the step is safe.
+    Every step is atomic, touches at most 100 items, is fenced, and is safe to repeat after a reply that never came. It
+    may be called from any event loop in any thread, and keeps what it needs per loop. It raises BackendUnavailable
+    where the store cannot be reached; an error means that nothing of the step happened, or that repeating the step is
+    safe.
 
     The store's clock is read once per step. ``deadletter.testing.BackendConformance`` proves an implementation.
     """
@@ -94,6 +93,5 @@ class Backend(abc.ABC):
         """What happens, as it happens.
 
         Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now
-        on).
-        Hints may be lost. Events are kept in bounded number: where some are gone, the next one's ``seq`` jumps.
+        on). Hints may be lost. Events are kept in bounded number: where some are gone, the next one's ``seq`` jumps.
         """

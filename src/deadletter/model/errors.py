@@ -226,7 +226,11 @@ class MissingExtra(DeadLetterError, ImportError):
         return f'{self.what} needs an extra: pip install "deadletter-sdk[{self.extra}]"'
 
 
-for _error in list(globals().values()):
-    if isinstance(_error, type) and issubclass(_error, DeadLetterError):
-        _error.__module__ = "deadletter"
-del _error
+def _belong_to_the_package() -> None:
+    """A traceback says ``deadletter.TaskNotFound``: where users import it from."""
+    for error in list(globals().values()):
+        if isinstance(error, type) and issubclass(error, DeadLetterError):
+            error.__module__ = "deadletter"
+
+
+_belong_to_the_package()

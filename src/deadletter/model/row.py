@@ -1,9 +1,8 @@
 """What crosses the backend seam: flat scalars and opaque bytes.
 
 Times that end in ``_ms`` and stand on a Row are milliseconds of the *server's* clock. Those on NewRow, Claim and
-Change are
-durations from "now" of the step that applies them, so that no caller's clock is ever compared with stored time; the few
-absolute ones say ``_at_ms``.
+Change are durations from "now" of the step that applies them, so that no caller's clock is ever compared with stored
+time; the few absolute ones say ``_at_ms``.
 """
 
 from __future__ import annotations
@@ -99,8 +98,7 @@ class NewRow:
     """A row to insert.
 
     ``state`` is PENDING, DEAD (a capture, with its failure) or RUNNING (with ``token``, ``lease_ms``, ``owner``: the
-    effect
-    guard's begin in one call). Import and spool give absolute ``created_at_ms`` and ``ended_at_ms``.
+    effect guard's begin in one call). Import and spool give absolute ``created_at_ms`` and ``ended_at_ms``.
     """
 
     id: str

@@ -1,8 +1,7 @@
 """The one machine that every stored task obeys.
 
 Memory and the SQL backends load rows, call these functions inside their transaction, and store what came out; Redis
-states
-the same in Lua and is compared with it. A task's life::
+states the same in Lua and is compared with it. A task's life::
 
     insert ──▶ PENDING ──take──▶ RUNNING ──apply──▶ SUCCEEDED | DEAD | PENDING again | GONE
                   ▲                                    │

@@ -1,27 +1,28 @@
 """Many short-lived tasks in one event loop, each cancellable on its own.
 
 A task group costs several times what a no-op attempt may (28 µs against 6 on asyncio), and a worker drains its tasks
-itself
-before it leaves, so on asyncio these are plain tasks; on trio, a nursery's.
+itself before it leaves, so on asyncio these are plain tasks; on trio, a nursery's.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 
-class Crew(Protocol):
+class Crew(abc.ABC):
     """Starts tasks; ``start`` gives a function that cancels the one it started (call it in the loop)."""
 
+    @abc.abstractmethod
     def start(self, run: Callable[..., Awaitable[None]], *args: Any) -> Callable[[], object]:
         """Start ``run(*args)`` in a task with a context of its own."""
 
 
-class _AsyncioCrew:
+class _AsyncioCrew(Crew):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -33,7 +34,7 @@ class _AsyncioCrew:
         return task.cancel
 
 
-class _TrioCrew:
+class _TrioCrew(Crew):
     def __init__(self, trio: Any, nursery: Any) -> None:
         self._trio = trio
         self._nursery = nursery

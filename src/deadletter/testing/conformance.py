@@ -41,8 +41,7 @@ class BackendConformance(
 
     ``make_backend`` returns a function from a clock to a backend on a fresh, empty store. It is opened and closed for
     you, and takes every time from that clock. Where a store outlives its backend, override ``reopen`` as well: a
-    function
-    from the open backend and the clock to a second one on the same store.
+    function from the open backend and the clock to a second one on the same store.
 
     Each test's docstring is the promise, and is printed where it is broken. They run on asyncio and trio by anyio's
     plugin; a fixture ``anyio_backend`` of your own narrows that. Callers never send over 100 items a step, so no

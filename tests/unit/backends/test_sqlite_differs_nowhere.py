@@ -72,7 +72,7 @@ class Pair:
                     state=state,
                     due_ms=dice.choice([0, 0, 500]),
                     expires_ms=dice.choice([None, None, 2000]) if state == PENDING else None,
-                    keep_ms=dice.choice([None, 0, 3000]),
+                    keep_ms=dice.choice([None, 1, 3000]),
                     token="guard" if state == RUNNING else None,
                     lease_ms=500 if state == RUNNING else None,
                     reason=Reason.CAPTURED if state == DEAD else None,

@@ -207,25 +207,26 @@ async def test_the_lease_of_a_stuck_thread_is_kept(dlq, clock, pass_until):
         release.set()
 
 
-async def test_a_keeper_that_failed_starts_again_with_the_next_attempt(dlq, until, monkeypatch, caplog):
+async def test_a_keeper_that_failed_starts_again_with_the_next_attempt(dlq, until, pass_until, monkeypatch, caplog):
+    failed = []
+
     def broken(now):
+        failed.append(threading.current_thread())
         raise RuntimeError("broken")
 
+    async def outlast_it(_):
+        await pass_until(lambda: failed and dlq.keeper._thread is None)
+
+    async def find_it(_):
+        await until(lambda: dlq.keeper._thread is not None)
+        assert dlq.keeper._thread.is_alive()
+        assert dlq.keeper._thread is not failed[0]
+
     monkeypatch.setattr(dlq.keeper, "_watch_loops", broken)
-    threads = []
-
-    async def note(_):
-        await until(lambda: dlq.clock.sleepers)
-        threads.append(dlq.keeper._thread)
-        dlq.clock.advance(2)
-        await until(lambda: dlq.keeper._thread is None or len(threads) > 1)
-
-    await dlq.process_task(await dlq.enqueue(Task(type="t")), note)
+    assert await dlq.process_task(await dlq.enqueue(Task(type="t")), outlast_it)
     assert "lease keeper of queue 'default' failed" in caplog.text
     monkeypatch.undo()
-    await dlq.process_task(await dlq.enqueue(Task(type="t")), note)
-    assert threads[0] is not threads[1]
-    assert threads[1].is_alive()
+    assert await dlq.process_task(await dlq.enqueue(Task(type="t")), find_it)
 
 
 async def test_after_a_fork_the_parents_attempts_are_not_ours(dlq):

@@ -106,17 +106,21 @@ async def test_a_limit_of_its_own_does_not_jump_the_queue(dlq):
     assert ran == ["high0", "high1", "high2", "low0", "low1", "low2"]
 
 
-async def test_what_ends_while_it_looks_for_more_is_not_idle(dlq, backend, monkeypatch):
+async def test_what_ends_while_it_looks_for_more_is_not_idle(dlq, backend, monkeypatch, until):
     """The last attempt ends, and is due again, just when a claim has found nothing."""
     claim, runs, gate = backend.claim, [], anyio.Event()
 
     async def slow(queue, wish):
         claimed = await claim(queue, wish)
-        if len(runs) == 1 and not claimed.rows:
-            gate.set()
-            while (await dlq.row(task_id)).state != "pending":
-                await anyio.sleep(0.001)
+        if not claimed.rows:
             monkeypatch.undo()
+            gate.set()
+
+            async def due_again():
+                row = await dlq.row(task_id)
+                return (row.state, row.attempts) == ("pending", 1)
+
+            await until(due_again)
         return claimed
 
     @dlq.processor("t", retry=[0])

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from sqlite3 import Connection
+from typing import Any
 
 import attrs
 
@@ -211,8 +212,8 @@ class Step:
         found = fetch(self.connection, Q["fences"], (number,), ids)
         held: dict[str, Held] = {}
         for n, *values in found:
-            stored = (*values, _UNREAD)
-            held[values[0]] = Held(n, Row(*stored), stored)
+            stored: tuple[Any, ...] = (*values, _UNREAD)
+            held[stored[0]] = Held(n, Row(*stored), stored)
         return held
 
     def _seen(self, number: int, ids: Iterable[str]) -> dict[str, Held]:

@@ -1,8 +1,8 @@
 """The demo's receiver: a flaky HTTP server in a process of its own, told on stdin what to be.
 
 ``down`` closes its port and drops what is in flight; ``up`` opens it again; ``mend`` makes it understand the new
-format.
-Each is answered by a line on stdout. Every delivery that it takes is a line (its id) in its log before it says so.
+format. Each is answered by a line on stdout. Every delivery that it takes is a line (its id) in its log before it says
+so.
 """
 
 from __future__ import annotations
