@@ -63,7 +63,7 @@ class Where:
         priority: Of this priority.
         state: In this state (default: dead).
         error_contains: Text in the last error's type, message or traceback, in any case.
-        error_type: The last error's type, such as builtins.TimeoutError.
+        error_type: The last error's type, such as TimeoutError or httpx.ConnectError.
         fingerprint: Of this cause, as groups shows it.
         reason: Dead for this reason.
         older_than: Died (or was made) at least so long ago, such as 7d or 1h30m.

@@ -181,6 +181,19 @@ class ApplyPromises(Promises):
         row = await store.row()
         assert (row.attempts, row.type, row.body, len(row.history)) == (1, "t", b"body of a", 1)
 
+    async def test_a_replay_clears_lease_losses(self, store: Store) -> None:
+        """A pill that was mended is no suspect any more: it may lose its worker again before it runs alone."""
+        await store.put(new("a"))
+        [row] = (await store.claim(ids=["a"], alone=True)).rows
+        store.pass_ms(LEASE_MS)
+        await store.must(changes.lapse(row, op(), on_uncertain="retry", max_lease_losses=1))
+        row = await store.row()
+        assert (row.state, row.lease_losses) == ("dead", 1)
+        await store.must(changes.replay(row, op()))
+        row = await store.row()
+        assert (row.lease_losses, row.alone) == (0, False)
+        assert await store.claimed(max_losses=1) == ["a"]
+
     async def test_a_replayed_letter_may_die_again(self, store: Store) -> None:
         """Each death of each generation is one letter, scanned once under its newest death."""
         await store.must(changes.replay(await store.dead(), op()))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import TaskStatus
 
 from ..model.row import EventRow
 from ..rules import changes
@@ -15,11 +16,14 @@ from .material import KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, 
 PATIENCE_S = 10
 
 
-async def told(store: Store, n: int, after: int | None = 0) -> list[EventRow]:
-    """The next ``n`` events after a seq."""
+async def told(
+    store: Store, n: int, after: int | None = 0, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> list[EventRow]:
+    """The next ``n`` events after a seq; as a task, it has started once it listens."""
     found: list[EventRow] = []
     with anyio.fail_after(PATIENCE_S):
         async with store.backend.listen(store.queue, after) as signals:
+            task_status.started()
             while len(found) < n:
                 signal = await anext(signals)
                 if isinstance(signal, EventRow):
@@ -132,12 +136,11 @@ class EventPromises(Promises):
         """A listener that waits gets an event as it happens."""
         found: list[EventRow] = []
 
-        async def wait() -> None:
-            found.extend(await told(store, 2, after=None))
+        async def wait(*, task_status: TaskStatus[None]) -> None:
+            found.extend(await told(store, 2, after=None, task_status=task_status))
 
         async with anyio.create_task_group() as group:
-            group.start_soon(wait)
-            await anyio.wait_all_tasks_blocked()
+            await group.start(wait)
             await store.put(letter("a"))
             await store.put(letter("b"))
         assert [event.task_id for event in found] == ["a", "b"]
@@ -169,16 +172,16 @@ class EventPromises(Promises):
         """Several listen at once; one that stops takes nothing from the others, nor does one that is cancelled."""
         heard: list[str] = []
 
-        async def listen(name: str) -> None:
-            heard.extend([f"{name}{event.task_id}" for event in await told(store, 2, after=None)])
+        async def listen(name: str, *, task_status: TaskStatus[None]) -> None:
+            events = await told(store, 2, after=None, task_status=task_status)
+            heard.extend([f"{name}{event.task_id}" for event in events])
 
         async with anyio.create_task_group() as group:
             with anyio.CancelScope() as cancelled:
                 cancelled.cancel()
                 await told(store, 1, after=None)
             for name in "xy":
-                group.start_soon(listen, name)
-            await anyio.wait_all_tasks_blocked()
+                await group.start(listen, name)
             async with store.backend.listen(store.queue):
                 await store.put(letter("1"))
             await store.put(letter("2"))
