@@ -9,11 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+
+from deadletter.backends.memory import MemoryBackend
+from deadletter.backends.sqlite import SQLiteBackend
+from deadletter.interfaces import Backend, Clock
+from deadletter.model.row import Row, Scan
 
 from .store import Store
 
@@ -114,3 +121,40 @@ def eventually(predicate: Callable[[], object], within: float = 15.0) -> Any:
             return answer
         assert time.monotonic() < until, f"not within {within} s: {predicate}"
         time.sleep(0.01)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Backend]:
+    """A function that opens one store: on SQLite each time with threads and connections of its own."""
+    if request.param == "sqlite":
+        return lambda clock=None: SQLiteBackend(tmp_path / "queue.db", clock=clock)
+    made: list[Backend] = []
+
+    def memory(clock: Clock | None = None) -> Backend:
+        if not made:
+            made.append(MemoryBackend(clock=clock))
+        return made[0]
+
+    return memory
+
+
+async def recount(backend: Backend, queue: str = "default") -> list[Row]:
+    """Every row that a scan finds; fails where the tally says otherwise (I3)."""
+    rows: list[Row] = []
+    for state in ("pending", "running", "succeeded", "dead"):
+        scan: Scan | None = Scan(state=state)
+        while scan is not None:
+            page = await backend.scan(queue, scan)
+            rows += page.rows
+            scan = Scan(state=state, after=page.after) if page.after is not None else None
+    tally = {key: n for key, n in (await backend.counts(queue)).tally.items() if n}
+    assert tally == dict(Counter((str(row.state), row.priority, row.type, row.reason or "") for row in rows))
+    return rows
+
+
+async def soon(predicate: Callable[[], Awaitable[object]], within: float = 15.0) -> Any:
+    """``eventually`` for an async predicate."""
+    with anyio.fail_after(within):
+        while not (answer := await predicate()):
+            await anyio.sleep(0.005)
+        return answer

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from deadletter import BackendUnavailable, Task
+from deadletter import BatchFailed, Task
 from deadletter.backends.sqlite import file
 
 from .conftest import Child, eventually
@@ -57,7 +57,7 @@ def test_a_lock_that_is_never_let_go_fails_whole(store: Store, monkeypatch: pyte
     store.backend._writer.connection.execute("PRAGMA busy_timeout = 100")
     with closing(store.connect()) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        with pytest.raises(BackendUnavailable, match=r"queue\.db was locked for 0\.2 s by another process"):
+        with pytest.raises(BatchFailed, match=r"queue\.db was locked for 0\.2 s by another process"):
             store.dlq.sync.enqueue_many([Task(type="work", id=f"no{i}") for i in range(3)])
         assert store.dlq.sync.stats().by_state["pending"] == 0  # who only reads is not in the way
         connection.execute("ROLLBACK")
@@ -92,7 +92,7 @@ def test_a_store_at_its_page_limit_refuses_whole_and_recovers(store: Store) -> N
     pages = store.ask("PRAGMA page_count")[0][0]
     writer.execute(f"PRAGMA max_page_count = {pages + 2}")
     many = [Task(type="work", id=f"big{i}", payload={"fill": "x" * 5_000}) for i in range(50)]
-    with pytest.raises(BackendUnavailable, match=r"queue\.db has no room: the disk is full"):
+    with pytest.raises(BatchFailed, match=r"queue\.db has no room: the disk is full"):
         store.dlq.sync.enqueue_many(many)
     assert store.rows() == [("before", "pending")]
     assert store.dlq.sync.cancel("before")

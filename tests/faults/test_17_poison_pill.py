@@ -20,7 +20,7 @@ def test_only_the_pill_dies(store: Store, start: Start) -> None:
     """Default settings but a short lease. 31 run beside it, 8 more wait: they are never claimed while it runs."""
     store.enqueue(
         Task(type="work", id="pill", payload={"do": "die"}),
-        *(Task(type="work", id=f"t{i}", payload={"seconds": 0.3}) for i in range(31)),
+        *(Task(type="work", id=f"t{i}", payload={"seconds": 0.2}) for i in range(31)),
         *(Task(type="work", id=f"waits{i}", priority="low") for i in range(8)),
     )
     workers: list[Child] = [start("worker", lease=0.5)]

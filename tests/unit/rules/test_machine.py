@@ -308,6 +308,14 @@ class TestApply:
         assert [told.attempt for told in stored.history] == list(range(1, 21))
         assert (stored.history[-1].at_ms, stored.error_type, stored.release) == (NOW, "F", "2")
 
+    def test_a_held_row_starts_and_a_shelved_one_has_not(self) -> None:
+        """Neither touches the lease: only what says so extends it."""
+        stored = running(started=False)
+        applied(stored, changes.start(stored, "o"))
+        assert (stored.started, stored.lease_ms, stored.token) == (True, NOW + 10, "tok")
+        applied(stored, changes.shelve(stored, "p"))
+        assert (stored.started, stored.lease_ms, stored.token) == (False, NOW + 10, "tok")
+
     def test_only_work_wakes(self) -> None:
         assert applied(running(), changes.release(running(), "o")).work
         assert applied(dead(), changes.replay(dead(), "o")).work

@@ -60,6 +60,11 @@ def _inserting(kinds: _Kinds) -> _Plan:
     return _Plan(sql, bound, fixes)
 
 
+@lru_cache(256)
+def _changed(differs: bytes) -> tuple[int, ...]:
+    return tuple(compress(_POSITIONS, differs))
+
+
 @lru_cache(1024)
 def _updating(changed: tuple[int, ...], kinds: _Kinds) -> _Plan:
     bound, fixes = _plan(kinds)
@@ -87,12 +92,11 @@ def update_rows(connection: Connection, touched: Iterable[Held]) -> None:
     groups: dict[str, list[list[object]]] = {}
     for held in touched:
         values = values_of(held.row)
-        differs = list(map(ne, held.stored, values))
-        changed = tuple(compress(_POSITIONS, differs))
-        if not changed:
-            continue
-        held.stored = values
-        _group(groups, changed, list(compress(values, differs)), held.n)
+        differs = bytes(map(ne, held.stored, values))
+        changed = _changed(differs)
+        if changed:
+            held.stored = values
+            _group(groups, changed, list(compress(values, differs)), held.n)
     for sql, parameters_of in groups.items():
         connection.executemany(sql, parameters_of)
 

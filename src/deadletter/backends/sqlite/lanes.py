@@ -19,7 +19,7 @@ from ...model.errors import BackendUnavailable
 from ...runtime.loops import Reply, arrive_all
 from ...runtime.threads import start_thread
 from .file import StoreFile, busy, waiting
-from .step import Notes, Step
+from .step import Step
 
 T = TypeVar("T")
 
@@ -101,6 +101,7 @@ class WriteLane:
                 step.connection.execute("BEGIN IMMEDIATE")
                 step.begun()
                 values = [operation.work(step) for operation in batch]
+                step.ending()
                 step.connection.execute("COMMIT")
             except Exception as error:
                 self._roll_back(step)
@@ -111,15 +112,13 @@ class WriteLane:
                 return False
             for operation, value in zip(batch, values, strict=True):
                 operation.reply.value = value
-            self._after(step.committed())
+            rings = step.committed().rings
+            if rings:
+                self._ring(rings)
             return True
         for operation in batch:
             operation.reply.error = self._file.failure(_busy_error())
         return True  # each alone would wait as long
-
-    def _after(self, notes: Notes) -> None:
-        if notes.rings:
-            self._ring(notes.rings)
 
     def _roll_back(self, step: Step) -> None:
         step.rolled_back()

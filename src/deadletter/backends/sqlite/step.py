@@ -43,10 +43,20 @@ _Walked = tuple[int, str, int, int, "int | None", int]  # due_ms, id, n, lease_l
 
 @attrs.define
 class Notes:
-    """What a transaction leaves to be done once it is committed."""
+    """What the operations of a transaction leave to be done at its end, and once it is committed."""
 
-    rings: dict[str, bool] = attrs.field(factory=dict)  # queue → whether events are among what happened
-    claims: dict[str, list[str]] = attrs.field(factory=dict)
+    journals: dict[str, tuple[int, machine.Journal]] = attrs.field(factory=dict)  # by queue, with its number
+    claims: dict[str, list[str]] = attrs.field(factory=dict)  # op → what it leased
+    queues: dict[str, int] = attrs.field(factory=dict)  # met for the first time
+
+    @property
+    def rings(self) -> dict[str, bool]:
+        """Queues that listeners want to look at → whether there are events."""
+        return {
+            queue: bool(journal.events)
+            for queue, (_, journal) in self.journals.items()
+            if journal.work or journal.events
+        }
 
 
 @lru_cache(256)
@@ -67,6 +77,7 @@ class Step:
         self.now_ms = now_ms
         self.notes = Notes()
         self._claims = claims
+        self._queues: dict[str, int] = {}  # numbers never change
         self._leased: dict[tuple[int, str], Held] = {}  # what this connection wrote last of rows that are RUNNING
         self._version = -1
 
@@ -77,8 +88,14 @@ class Step:
             self._version = version
             self._leased.clear()
 
+    def ending(self) -> None:
+        """Write what all operations counted together, one upsert per distinct key; before the commit."""
+        for number, journal in self.notes.journals.values():
+            record(self.connection, number, journal)
+
     def committed(self) -> Notes:
-        """Keep what a repeated claim wants to know, and hand out the notes."""
+        """Keep what later steps want to know, and hand out the notes."""
+        self._queues |= self.notes.queues
         for op, ids in self.notes.claims.items():
             self._claims[op] = ids
             if len(self._claims) > CLAIMS:
@@ -94,7 +111,7 @@ class Step:
     def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
         """See Backend.insert."""
         number = self._made(queue)
-        journal = machine.Journal()
+        journal = self._journal(queue, number)
         ids, numbers = self._bound(Q["bound_ids"], number, [new.id for new in rows])
         keyed = [new.key for new in rows if new.key is not None]
         by_key, more = self._bound(Q["bound_keys"], number, keyed) if keyed else ({}, {})
@@ -110,7 +127,6 @@ class Step:
         for n, id_, *_ in fetch(self.connection, Q["fences"], (number,), list(failed)):
             traces.add([(n, failure) for failure in failed[id_].history])
         traces.flush()
-        self._record(queue, number, journal)
         return admission.insertions
 
     def claim(self, queue: str, claim: Claim) -> Claimed:
@@ -140,7 +156,7 @@ class Step:
         if number is None:
             return [Verdict.MISSING] * len(changes)
         now_ms = self.now_ms()
-        journal = machine.Journal()
+        journal = self._journal(queue, number)
         held = self._seen(number, {change.id: None for change in changes})
         traces = Traces(self.connection, number)
         verdicts: list[Verdict] = []
@@ -160,7 +176,6 @@ class Step:
         update_rows(self.connection, held.values())
         self._remember(number, held.values())
         traces.flush()
-        self._record(queue, number, journal)
         return verdicts
 
     def sweep(self, queue: str, limit: int) -> list[Row]:
@@ -169,7 +184,7 @@ class Step:
         if number is None:
             return []
         limit, now_ms = min(limit, BATCH), self.now_ms()
-        journal = machine.Journal()
+        journal = self._journal(queue, number)
         gone: list[int] = []
         aged: dict[str, int] = {}
         for n, *values in self.connection.execute(Q["forgettable"], (number, now_ms, limit)).fetchall():
@@ -184,20 +199,30 @@ class Step:
         traces = Traces(self.connection, number)
         self._delete(gone, traces)
         traces.flush()
-        self._record(queue, number, journal)
         if gone:
-            self.connection.execute(Q["trim_tally"], (number,))
+            self.connection.execute(Q["trim_tally"], (number,))  # of what earlier steps emptied
         found = self.connection.execute(Q["lapsed"], (number, now_ms, limit)).fetchall()
         if len(found) < limit:
             found += self.connection.execute(Q["expired"], (number, now_ms, limit - len(found))).fetchall()
         return self._whole([n for (n,) in found])
 
     def _number(self, queue: str) -> int | None:
-        return number_of(self.connection, queue)
+        found = self._queues.get(queue)
+        if found is None:
+            found = number_of(self.connection, queue)
+            if found is not None:
+                self.notes.queues[queue] = found
+        return found
 
     def _made(self, queue: str) -> int:
         found = self._number(queue)
         return found if found is not None else int(self.connection.execute(Q["add_queue"], (queue,)).fetchall()[0][0])
+
+    def _journal(self, queue: str, number: int) -> machine.Journal:
+        found = self.notes.journals.get(queue)
+        if found is None:
+            found = self.notes.journals[queue] = (number, machine.Journal())
+        return found[1]
 
     def _bound(self, query: str, number: int, names: Sequence[str]) -> tuple[dict[str, Row], dict[str, int]]:
         rows: dict[str, Row] = {}
@@ -261,7 +286,7 @@ class Step:
     def _take(self, queue: str, number: int, claim: Claim, numbers: Sequence[int], now_ms: int) -> list[Row]:
         if not numbers:
             return []
-        journal = machine.Journal()
+        journal = self._journal(queue, number)
         by_number = {values[0]: values for values in fetch(self.connection, Q["whole"], (), numbers)}
         taken = [Held(n, Row(*by_number[n][1:]), by_number[n][1:]) for n in numbers]
         rows: dict[int, Row] = {}
@@ -270,7 +295,6 @@ class Step:
             rows[held.n] = held.row.twin()
             held.row.body = _UNREAD  # what is remembered holds no bodies
         update_taken(self.connection, taken)
-        self._record(queue, number, journal)
         self._remember(number, taken)
         with_last_failure(self.connection, rows)
         self.notes.claims[claim.op] = [row.id for row in rows.values()]
@@ -286,11 +310,6 @@ class Step:
             traces.wipe(numbers)
             traces.flush()
             self.connection.executemany(Q["delete_rows"], [(n,) for n in numbers])
-
-    def _record(self, queue: str, number: int, journal: machine.Journal) -> None:
-        record(self.connection, number, journal)
-        if journal.work or journal.events:
-            self.notes.rings[queue] = bool(journal.events) or self.notes.rings.get(queue, False)
 
 
 class _Search:
