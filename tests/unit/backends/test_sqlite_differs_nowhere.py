@@ -36,9 +36,7 @@ class Pair:
     ops: int = 0
 
     async def same(self, method: str, *arguments: Any, **options: Any) -> Any:
-        answers = [
-            await getattr(store, method)("q", *copy.deepcopy(arguments), **options) for store in self.stores
-        ]
+        answers = [await getattr(store, method)("q", *copy.deepcopy(arguments), **options) for store in self.stores]
         assert answers[0] == answers[1], (method, arguments)
         return answers[0]
 
