@@ -154,7 +154,9 @@ async def _stop_at_sigterm(working: Worker) -> None:
             working.stop()
 
 
-async def producer(*, path: str, name: str, most: int = 1_000_000, size: int = 10, file_limit: int | None = None) -> None:
+async def producer(
+    *, path: str, name: str, most: int = 1_000_000, size: int = 10, file_limit: int | None = None
+) -> None:
     """Enqueue one, then a few, then one again, and note each answer; a refusal ends it."""
     ledger = Ledger(Path(path).parent)
     async with DeadLetterQueue(f"sqlite:///{path}") as dlq:

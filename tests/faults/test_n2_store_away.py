@@ -104,7 +104,7 @@ async def _is(backend: Backend, state: str) -> bool:
 
 
 def test_a_locked_file_keeps_no_outcome_from_being_stored(store: Store, start: Callable[..., Child]) -> None:
-    """A real worker, told "locked" again and again for five leases; its effect is not repeated."""
+    """A real worker, told "locked" again and again for five leases, stores it once the lock is gone."""
     store.enqueue(Task(type="work", id="x", payload={"do": "block", "seconds": 0.1}))
     worker = start("worker", lease=LEASE, lock_seconds=0.05)
     eventually(lambda: store.began("x"))

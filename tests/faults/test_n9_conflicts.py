@@ -49,7 +49,9 @@ async def test_racing_payloads_have_one_winner(sides: list[DeadLetterQueue], sam
     async def enqueue(number: int) -> None:
         named = {"id": "x"} if same == "id" else {"idempotency_key": "k"}
         try:
-            answers[number % 2].append(await sides[number // 2 % 2].enqueue(Task(type="t", payload={"v": number % 2}, **named)))
+            answers[number % 2].append(
+                await sides[number // 2 % 2].enqueue(Task(type="t", payload={"v": number % 2}, **named))
+            )
         except error:
             told.append(number % 2)
 
