@@ -28,5 +28,5 @@ FOLDER = TemporaryDirectory(prefix="deadletter-sqlite-")  # goes with the proces
 NUMBERS = itertools.count()
 
 TestSQLiteMachine = backend_state_machine(
-    lambda clock: SQLiteBackend(Path(FOLDER.name) / f"{next(NUMBERS)}.db", clock=clock), examples=30
+    lambda clock: SQLiteBackend(Path(FOLDER.name) / f"{next(NUMBERS)}.db", clock=clock), examples=40
 ).TestCase

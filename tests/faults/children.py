@@ -98,7 +98,7 @@ def processor_of(ledger: Ledger, fate: Fate, name: str) -> Callable[[Task], Any]
         if said.get("do") == "die":
             os._exit(1)
         if said.get("do") == "block":
-            time.sleep(said["seconds"])  # noqa: ASYNC251 - the fault itself
+            time.sleep(said["seconds"])
         if said.get("do") == "hang" and ledger.ids("began").count(task.id) <= said["times"]:
             await anyio.sleep_forever()
         if "seconds" in said:

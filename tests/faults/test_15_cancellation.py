@@ -49,7 +49,7 @@ class Interrupted:
 
 
 async def work(task: Task) -> None:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     if task.payload.get("dies"):
         raise PermanentError("told to")
 

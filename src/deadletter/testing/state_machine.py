@@ -68,10 +68,11 @@ class BackendStateMachine(RuleBasedStateMachine):
         return self.clock.now_ms()
 
     def apply(self, change: Change, expected: str) -> None:
-        """Apply one change and hold its verdict against the model's."""
+        """Apply one change and hold its verdict against the model's; what was done is sent again, as after a lost reply."""
         [verdict] = self.run(self.backend.apply(QUEUE, [change]))
         assert verdict == expected, f"{change} was {verdict}, expected {expected}"
         if expected == "done":
+            assert self.run(self.backend.apply(QUEUE, [change])) == ["repeated"]
             self.done.append(change)
             self.model.events[change.event or ""] += 1
 
@@ -122,6 +123,31 @@ class BackendStateMachine(RuleBasedStateMachine):
         [insertion] = self.run(self.backend.insert(QUEUE, [new]))
         assert (insertion.verdict, insertion.id) == expected
         assert insertion.state == self.model.rows[expected[1]].state
+
+    @rule(id_=ids, key=st.sampled_from([None, "k1"]), keep_ms=st.sampled_from([None, KEEP_MS]))
+    def capture(self, id_: str, key: str | None, keep_ms: int | None) -> None:
+        """Something failed elsewhere: a letter at once."""
+        now_ms = self.now()
+        failure = FailureRow(attempt=1, error_type="E", message="captured")
+        new = NewRow(
+            id=id_,
+            type="t",
+            key=key,
+            digest="x",
+            body=b"body",
+            state="dead",
+            reason="captured",
+            attempts=1,
+            keep_ms=keep_ms,
+            history=[failure],
+        )
+        known = Known(
+            "dead", "t", 1, "x", b"body", key, now_ms, None, attempts=1, reason="captured", failures=["captured"]
+        )
+        known.keep_ms, known.keep_until_ms = keep_ms, now_ms + keep_ms if keep_ms is not None else None
+        expected = self.model.insert(id_, known, now_ms)
+        [insertion] = self.run(self.backend.insert(QUEUE, [new]))
+        assert (insertion.verdict, insertion.id) == expected
 
     @rule(
         types=st.sampled_from([["t"], ["u"], ["t", "u"], ["t", "u", "nobody"]]),
@@ -257,12 +283,15 @@ class BackendStateMachine(RuleBasedStateMachine):
             self.apply(change, "missing")
 
     @precondition(lambda self: any(known.state == "running" for known in self.model.rows.values()))
-    @rule(data=st.data())
-    def lapse(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), patient=st.booleans())
+    def lapse(self, data: st.DataObject, patient: bool) -> None:
         """A sweeper decides on what it saw, in time or not."""
         id_ = data.draw(st.sampled_from(sorted(i for i, known in self.model.rows.items() if known.state == "running")))
-        known, row, now_ms = self.model.rows[id_], self.load(id_), self.now()
+        known, row = self.model.rows[id_], self.load(id_)
         assert row is not None
+        if patient and row.lease_ms is not None:
+            self.clock.advance(max(0, row.lease_ms - self.now()) / 1000)
+        now_ms = self.now()
         change = changes.lapse(row, self.op(), on_uncertain="retry", max_lease_losses=3)
         if known.lease_ms is not None and known.lease_ms > now_ms:
             self.apply(change, "stale")
@@ -360,7 +389,7 @@ class BackendStateMachine(RuleBasedStateMachine):
 
 
 def backend_state_machine(
-    make_backend: Callable[[Clock], Backend], *, examples: int = 50, steps: int = 40
+    make_backend: Callable[[Clock], Backend], *, examples: int = 100, steps: int = 40
 ) -> type[BackendStateMachine]:
     """A machine for one backend; its ``TestCase`` runs under pytest and unittest.
 
