@@ -267,8 +267,11 @@ class TestNotebook(BackendConformance):
         return lambda backend, clock: NotebookBackend(backend.folder, clock=clock)  # type: ignore[attr-defined]
 
 
+FOLDER = tempfile.TemporaryDirectory(prefix="deadletter-notebook-")  # goes with the process
+
+
 def on_a_fresh_folder(clock: Clock) -> Backend:
-    return NotebookBackend(Path(tempfile.mkdtemp(prefix="deadletter-notebook-")), clock=clock)
+    return NotebookBackend(Path(tempfile.mkdtemp(dir=FOLDER.name)), clock=clock)
 
 
 TestNotebookMachine = backend_state_machine(on_a_fresh_folder, examples=20).TestCase

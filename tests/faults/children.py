@@ -193,7 +193,7 @@ def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
         anyio.run(run)
         code = 0
     except BaseException:
-        logging.exception("the child failed")
+        logging.getLogger("child").exception("it failed")
     finally:
         os._exit(code)
 
@@ -213,7 +213,8 @@ def serve() -> None:
             found, status = os.waitpid(request["pid"], os.WNOHANG if request["do"] == "poll" else 0)
             answer = os.waitstatus_to_exitcode(status) if found else None
             living.discard(found)
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
     for pid in living:
         os.kill(pid, signal.SIGKILL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from deadletter import Task
 from deadletter.engine.sync import wait_for
@@ -64,6 +65,27 @@ def test_what_was_only_claimed_loses_nothing(store: Store) -> None:
     assert [losses[id_] for id_ in taken] == [1, 1, 0, 0, 0, 0]
     for id_ in ids:
         assert store.dlq.sync.process_task(id_, lambda task: store.ledger.effect(task.id, None))
+    check(store, killed=["gone"])
+
+
+def test_only_a_loss_while_alone_is_deadly(store: Store) -> None:
+    """Four callers that ran it beside others vanish: it stays pending. One that ran it alone vanishes: it is dead."""
+    store.enqueue(Task(type="work", id="x"))
+
+    def vanish(*, alone: bool) -> dict[str, Any]:
+        async def take() -> None:
+            claim = Claim(op=f"op{losses}{alone}", ids=["x"], lease_ms=50, owner="gone", alone=alone)
+            await store.backend.claim("default", claim)
+
+        wait_for(take)
+        eventually(store.sweep)
+        return store.row("x")
+
+    for losses in range(1, 5):
+        row = vanish(alone=False)
+        assert (row["state"], row["lease_losses"]) == ("pending", losses)
+    row = vanish(alone=True)
+    assert (row["state"], row["lease_losses"], row["reason"]) == ("dead", 5, "worker_lost")
     check(store, killed=["gone"])
 
 
