@@ -116,7 +116,7 @@ async def test_a_keyed_attempt_is_stopped_before_its_lease_can_have_ended(dlq, c
     async def slow(_):
         away.now = True
         try:
-            await pass_until(lambda: clock.monotonic() > 300, step=0.5)
+            await pass_until(lambda: clock.monotonic() > 300, step=0.1)
         finally:
             stopped.append(clock.monotonic())
             away.now = False
