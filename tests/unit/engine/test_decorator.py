@@ -769,27 +769,3 @@ async def test_a_capture_from_a_thread_without_a_loop(dlq: DeadLetterQueue) -> N
     thread.start()
     await anyio.to_thread.run_sync(thread.join)
     assert answers[0].task_id == (await the_only(dlq)).task.id
-
-
-@pytest.mark.full
-@FORMS
-async def test_success_costs_at_most_half_a_microsecond(form: int) -> None:
-    """What else the machine does only adds: the least of many short runs is the cost."""
-    body = both(lambda amount: amount)[form]
-    charge = dead_lettered(DeadLetterQueue("memory://"), name="charge")(body)
-
-    async def once(function: Any) -> float:
-        began = time.perf_counter()
-        for _ in range(1000):
-            if form:
-                await function(1)
-            else:
-                function(1)
-        return (time.perf_counter() - began) / 1000
-
-    bare = ours = 1.0
-    for _ in range(5000):
-        bare, ours = min(bare, await once(body)), min(ours, await once(charge))
-        if ours - bare <= 0.5e-6:
-            break
-    assert ours - bare <= 0.5e-6
