@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,10 +61,11 @@ def test_a_thousand_deliveries_survive_and_the_account_closes(environ: Mapping[s
 
 
 def test_the_account_of_a_receiver_that_loses_one_of_a_hundred_does_not_close(environ: Mapping[str, str]) -> None:
-    done = _demo(environ, "--deliveries", "200", "--drop-every", "100")
+    """Several are lost, since one alone may be delivered again by the worker that took over from the killed one."""
+    done = _demo(environ, "--deliveries", "600", "--drop-every", "100")
     assert done.returncode == 1, done.stdout
     assert "it does NOT close" in done.stdout
-    assert "! 1 accepted, and neither in the receiver's log nor dead" in done.stdout
+    assert re.search(r"! [1-9] accepted, and neither in the receiver's log nor dead", done.stdout)
     assert done.stderr == ""
 
 
