@@ -16,6 +16,7 @@ FENCE = COLUMNS[:-1]  # all that the machine looks at
 FAILURE = tuple(field.name for field in attrs.fields(FailureRow) if field.name != "traceback")
 
 values_of = attrgetter(*COLUMNS)  # Row → tuple of its columns
+fence_of = attrgetter(*FENCE)
 failure_values = attrgetter(*FAILURE)
 
 _NARROW = ("type", "priority", "fingerprint", "reason", "error_type", "release")

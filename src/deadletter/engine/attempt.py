@@ -72,8 +72,8 @@ class Attempt:
 
     @property
     def op(self) -> str:
-        """The op id of its settlement: one per lease."""
-        return f"{self.row.token}.s"
+        """The op id of its settlement: one per claim, so that outcomes of one batch are stored alike."""
+        return f"{self.row.op}.s"
 
     @property
     def in_thread(self) -> bool:

@@ -211,7 +211,7 @@ def take(row: Row, claim: Claim, index: int, now_ms: int, journal: Journal) -> N
     """Lease a pending row to the claim: its ``index``-th."""
     journal.enter(row, -1)
     row.state = RUNNING
-    row.token = f"{claim.op}-{index}"
+    row.token = f"{claim.op}-{row.id}"
     row.op = claim.op
     row.lease_ms = now_ms + claim.lease_ms
     row.owner = claim.owner

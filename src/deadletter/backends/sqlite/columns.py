@@ -6,22 +6,23 @@ writing the row. So a statement says NULL itself, and the others are converted f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import compress
-from operator import attrgetter, ne
+from operator import ne
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
 import attrs
 
 from ...model.row import Row
-from .._sql import COLUMNS, values_of
+from .._sql import COLUMNS, marks, values_of
 
 _POSITIONS = range(len(COLUMNS))
-_TAKEN_NAMES = ("state", "token", "op", "started", "alone", "lease_ms", "keep_ms", "owner")
-_TAKEN = tuple(COLUMNS.index(name) for name in _TAKEN_NAMES)
-_taken_values = attrgetter(*_TAKEN_NAMES)
+_TAKE = (
+    "UPDATE dl_rows SET state = 'running', token = ? || '-' || id, op = ?, started = ?, alone = ?, lease_ms = ?,"
+    " keep_ms = ?, owner = ? WHERE n = ?"
+)
 _Kinds: TypeAlias = tuple[type, ...]
 
 
@@ -88,33 +89,38 @@ def insert_rows(connection: Connection, queue: int, rows: Iterable[Row]) -> None
 
 
 def update_rows(connection: Connection, touched: Iterable[Held]) -> None:
-    """Write the columns that changed; rows with the same ones share a statement."""
-    groups: dict[str, list[list[object]]] = {}
+    """Write the columns that changed: one statement for all rows that become alike, as those of a batch mostly do."""
+    alike: dict[tuple[tuple[int, ...], tuple[object, ...]], list[int]] = {}
     for held in touched:
         values = values_of(held.row)
         differs = bytes(map(ne, held.stored, values))
         changed = _changed(differs)
         if changed:
             held.stored = values
-            _group(groups, changed, list(compress(values, differs)), held.n)
-    for sql, parameters_of in groups.items():
-        connection.executemany(sql, parameters_of)
-
-
-def update_taken(connection: Connection, taken: Iterable[Held]) -> None:
-    """The same for rows that ``machine.take`` has just leased: it touches these columns, so nothing is compared."""
+            alike.setdefault((changed, tuple(compress(values, differs))), []).append(held.n)
     groups: dict[str, list[list[object]]] = {}
-    for held in taken:
-        _group(groups, _TAKEN, list(_taken_values(held.row)), held.n)
-        held.stored = values_of(held.row)
+    for (changed, fresh), numbers in alike.items():
+        plan = _updating(changed, tuple(map(type, fresh)))
+        parameters = list(compress(fresh, plan.bound))
+        for at, fix in plan.fixes:
+            parameters[at] = fix(parameters[at])
+        if len(numbers) == 1:
+            groups.setdefault(plan.sql, []).append([*parameters, numbers[0]])
+        else:
+            _update_alike(connection, plan.sql, parameters, numbers)
     for sql, parameters_of in groups.items():
         connection.executemany(sql, parameters_of)
 
 
-def _group(groups: dict[str, list[list[object]]], changed: tuple[int, ...], fresh: list[object], n: int) -> None:
-    plan = _updating(changed, tuple(map(type, fresh)))
-    parameters = list(compress(fresh, plan.bound))
-    for at, fix in plan.fixes:
-        parameters[at] = fix(parameters[at])
-    parameters.append(n)
-    groups.setdefault(plan.sql, []).append(parameters)
+def update_taken(connection: Connection, taken: Mapping[int, Row], started: int) -> None:
+    """Write what ``machine.take`` has just changed, by number; the first ``started`` of them are started."""
+    numbers = list(taken)
+    for part in (numbers[:started], numbers[started:]):
+        if part:
+            row = taken[part[0]]
+            same = [row.op, row.op, int(row.started), int(row.alone), row.lease_ms, row.keep_ms, row.owner]
+            _update_alike(connection, _TAKE, same, part)
+
+
+def _update_alike(connection: Connection, sql: str, parameters: list[object], numbers: list[int]) -> None:
+    connection.execute(f"{sql.removesuffix(' = ?')} IN ({marks(len(numbers))})", (*parameters, *numbers))

@@ -27,6 +27,7 @@ from ...model.row import (
     Verdict,
 )
 from ...rules import machine
+from .._sql import fence_of
 from .columns import Held, insert_rows, update_rows, update_taken
 from .journal import record
 from .reads import Q, fetch, number_of, with_last_failure
@@ -38,6 +39,7 @@ TYPES = 64  # of one statement; SQLite allows 500 terms, and merges fewer faster
 
 _UNREAD = b"\0unread"  # stands for a body that a fence left alone: told from every stored one by identity
 
+_Stored = tuple[int, tuple[Any, ...]]  # number, columns with the body unread
 _Walked = tuple[int, str, int, int, "int | None", int]  # due_ms, id, n, lease_losses, expires_ms, format
 
 
@@ -78,7 +80,7 @@ class Step:
         self.notes = Notes()
         self._claims = claims
         self._queues: dict[str, int] = {}  # numbers never change
-        self._leased: dict[tuple[int, str], Held] = {}  # what this connection wrote last of rows that are RUNNING
+        self._leased: dict[tuple[int, str], _Stored] = {}  # what this connection wrote last of rows that are RUNNING
         self._version = -1
 
     def begun(self) -> None:
@@ -246,19 +248,19 @@ class Step:
         found: dict[str, Held] = {}
         unknown: list[str] = []
         for id_ in ids:
-            held = self._leased.get((number, id_))
-            if held is None:
+            leased = self._leased.get((number, id_))
+            if leased is None:
                 unknown.append(id_)
             else:
-                found[id_] = held
+                n, stored = leased
+                found[id_] = Held(n, Row(*stored), stored)
         return found | self._fences(number, unknown) if unknown else found
 
     def _remember(self, number: int, written: Iterable[Held]) -> None:
         """Keep the rows that a settle will want next: reading them again costs as much as writing them."""
         for held in written:
             if held.row.state == RUNNING:
-                held.row.history = []
-                self._leased[number, held.row.id] = held
+                self._leased[number, held.row.id] = (held.n, held.stored)
             else:
                 self._leased.pop((number, held.row.id), None)
         if len(self._leased) > LEASED:
@@ -288,17 +290,15 @@ class Step:
             return []
         journal = self._journal(queue, number)
         by_number = {values[0]: values for values in fetch(self.connection, Q["whole"], (), numbers)}
-        taken = [Held(n, Row(*by_number[n][1:]), by_number[n][1:]) for n in numbers]
-        rows: dict[int, Row] = {}
-        for index, held in enumerate(taken):
-            machine.take(held.row, claim, index, now_ms, journal)
-            rows[held.n] = held.row.twin()
-            held.row.body = _UNREAD  # what is remembered holds no bodies
-        update_taken(self.connection, taken)
-        self._remember(number, taken)
-        with_last_failure(self.connection, rows)
-        self.notes.claims[claim.op] = [row.id for row in rows.values()]
-        return list(rows.values())
+        taken = {n: Row(*by_number[n][1:]) for n in numbers}
+        for index, row in enumerate(taken.values()):
+            machine.take(row, claim, index, now_ms, journal)
+        update_taken(self.connection, taken, claim.start)
+        for n, row in taken.items():
+            self._leased[number, row.id] = (n, (*fence_of(row), _UNREAD))
+        with_last_failure(self.connection, taken)
+        self.notes.claims[claim.op] = [row.id for row in taken.values()]
+        return list(taken.values())
 
     def _whole(self, numbers: Sequence[int]) -> list[Row]:
         found = {values[0]: Row(*values[1:]) for values in fetch(self.connection, Q["whole"], (), numbers)}
