@@ -28,7 +28,6 @@ from ..model.record import Reason
 from ..model.row import Change, Row
 from ..model.task import Task, seconds
 from ..rules import changes
-from ..rules.codec import failure_from_row
 from ..rules.story import failure_row
 from . import context as contexts
 from .registry import Registration
@@ -146,31 +145,13 @@ async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
 
 
 async def _in_context(attempt: Attempt, *, scoped: bool) -> Outcome:
-    context = _context(attempt)
+    context = contexts.AttemptContext(attempt)
     token = contexts.current.set(context)
     try:
         return await _call(attempt, scoped=scoped)
     finally:
         context.over = not attempt.in_thread
         contexts.current.reset(token)
-
-
-def _context(attempt: Attempt) -> contexts.AttemptContext:
-    async def extend(duration: float) -> None:
-        await attempt.queue.extend(attempt, duration)
-
-    def lease_ms() -> int:
-        return attempt.now_ms + round((attempt.lease_until - attempt.sent) * 1000)
-
-    history = attempt.row.history
-    return contexts.AttemptContext(
-        attempt.task,
-        attempt.number,
-        int(attempt.retries) + 1 if attempt.retries != float("inf") else None,
-        failure_from_row(history[-1]) if history else None,
-        lease_ms,
-        extend,
-    )
 
 
 async def _call(attempt: Attempt, *, scoped: bool) -> Outcome:
@@ -185,12 +166,13 @@ async def _call(attempt: Attempt, *, scoped: bool) -> Outcome:
                 scope.deadline = anyio.current_time() + timeout
             return await _run(attempt)
         # Only a scope that caught its own cancellation comes here.
-        return _stopped(attempt, timeout)
+        return stopped(attempt, timeout)
     except BaseException as error:
         return _raised(attempt, error, scoped=scoped)
 
 
-def _stopped(attempt: Attempt, timeout: float | None) -> Outcome:
+def stopped(attempt: Attempt, timeout: float | None = None) -> Outcome:
+    """What it means that the attempt was cut off, by its worker or by its own timeout."""
     if attempt.stopped in ("lost", "shutdown"):
         return Released()
     limit = attempt.queue.options.max_runtime if attempt.stopped == "timeout" else timeout
@@ -207,7 +189,7 @@ def _raised(attempt: Attempt, error: BaseException, *, scoped: bool) -> Outcome:
     if attempt.stopped is not None:
         if task is not None and not scoped:
             task.uncancel()
-        return _stopped(attempt, None)
+        return stopped(attempt)
     if task is None or (scoped and task.cancelling()):
         raise error  # whoever called us is being cancelled
     if not scoped:

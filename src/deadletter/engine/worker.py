@@ -20,7 +20,7 @@ from ..model.task import Duration, seconds
 from ..rules import changes
 from ..runtime.crew import Crew, open_crew
 from ..runtime.loops import Bell, loop_caller
-from .attempt import Attempt, begin, call, decide
+from .attempt import Attempt, begin, call, decide, stopped
 from .presence import Presence
 from .settler import Settler
 from .sweeper import sweep_until_cancelled
@@ -188,13 +188,14 @@ class Worker:
         """Start an attempt in a task of its own."""
         token = attempt.row.token or ""
         self._attempts[token] = attempt
-        attempt.cancel = crew.start(self._attempt, attempt, settler)
+        crew.start(self._attempt, attempt, settler)
         self._queue.keeper.add(attempt, self._call)
 
-    async def _attempt(self, attempt: Attempt, settler: Settler) -> None:
+    async def _attempt(self, cancel: Callable[[], object], attempt: Attempt, settler: Settler) -> None:
         token = attempt.row.token or ""
+        attempt.cancel = cancel
         try:
-            outcome = await call(attempt, scoped=False)
+            outcome = await call(attempt, scoped=False) if attempt.stopped is None else stopped(attempt)
             attempt.cancel = None
             self._queue.keeper.remove(attempt)
             settler.put(decide(attempt, outcome))

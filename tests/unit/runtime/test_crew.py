@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import contextvars
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.anyio
 async def test_leaving_waits_for_all() -> None:
     done: list[int] = []
 
-    async def run(n: int) -> None:
+    async def run(_cancel: object, n: int) -> None:
         await anyio.sleep(0.001 * n)
         done.append(n)
 
@@ -25,9 +27,11 @@ async def test_leaving_waits_for_all() -> None:
 
 async def test_one_is_cancelled_and_the_others_go_on() -> None:
     done: list[str] = []
+    cancels: dict[str, Callable[[], object]] = {}
     go = anyio.Event()
 
-    async def run(name: str) -> None:
+    async def run(cancel: Callable[[], object], name: str) -> None:
+        cancels[name] = cancel
         try:
             await go.wait()
             done.append(name)
@@ -36,10 +40,10 @@ async def test_one_is_cancelled_and_the_others_go_on() -> None:
             raise
 
     async with open_crew() as crew:
-        cancel = crew.start(run, "a")
+        crew.start(run, "a")
         crew.start(run, "b")
         await anyio.wait_all_tasks_blocked()
-        cancel()
+        cancels["a"]()
         await anyio.wait_all_tasks_blocked()
         assert done == ["a cancelled"]
         go.set()
@@ -51,10 +55,10 @@ async def test_a_task_may_start_another() -> None:
 
     async with open_crew() as crew:
 
-        async def first() -> None:
+        async def first(_cancel: object) -> None:
             crew.start(second)
 
-        async def second() -> None:
+        async def second(_cancel: object) -> None:
             done.append("second")
 
         crew.start(first)
@@ -65,7 +69,7 @@ async def test_an_error_inside_ends_all() -> None:
     """Nobody is left running behind an owner that failed."""
     ended: list[str] = []
 
-    async def run() -> None:
+    async def run(_cancel: object) -> None:
         try:
             await anyio.sleep_forever()
         finally:
@@ -89,7 +93,7 @@ async def test_each_has_a_context_of_its_own() -> None:
     word = contextvars.ContextVar("word", default="outside")
     seen: list[str] = []
 
-    async def run(name: str) -> None:
+    async def run(_cancel: object, name: str) -> None:
         seen.append(word.get())
         word.set(name)
 
@@ -98,3 +102,73 @@ async def test_each_has_a_context_of_its_own() -> None:
         crew.start(run, "b")
     assert seen == ["outside", "outside"]
     assert word.get() == "outside"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_never_waits_shares_a_task(anyio_backend: str) -> None:
+    """A task apiece would cost more than all the rest of a no-op attempt."""
+    tasks: list[object] = []
+
+    async def run(_cancel: object) -> None:
+        tasks.append(asyncio.current_task())
+
+    async with open_crew() as crew:
+        for _ in range(50):
+            crew.start(run)
+    assert len(tasks) == 50
+    assert len(set(tasks)) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_with_a_cancellation_left_in_it_is_not_used_again(anyio_backend: str) -> None:
+    """Its next user would count somebody else's cancellation as its own."""
+    counts: list[int] = []
+
+    async def run(cancel: Callable[[], object]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        counts.append(task.cancelling())
+        cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    async with open_crew() as crew:
+        for _ in range(3):
+            crew.start(run)
+    assert counts == [0, 0, 0]
+
+
+async def test_one_that_waits_holds_nobody_up() -> None:
+    done: list[str] = []
+    go = anyio.Event()
+
+    async def waits(_cancel: object) -> None:
+        await go.wait()
+        done.append("waited")
+
+    async def runs(_cancel: object) -> None:
+        done.append("ran")
+
+    async with open_crew() as crew:
+        crew.start(runs)
+        crew.start(waits)
+        crew.start(runs)
+        await anyio.wait_all_tasks_blocked()
+        assert done == ["ran", "ran"]
+        go.set()
+    assert done == ["ran", "ran", "waited"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_was_not_begun_goes_down_with_its_owner(anyio_backend: str) -> None:
+    done: list[str] = []
+
+    async def run(_cancel: object) -> None:
+        done.append("ran")
+
+    with pytest.raises((KeyError, ExceptionGroup)):
+        async with open_crew() as crew:
+            crew.start(run)
+            crew.start(run)
+            raise KeyError("boom")
+    assert done == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import compress
-from operator import ne
+from operator import is_not
 from sqlite3 import Connection
 from typing import Any, TypeAlias
 
@@ -93,7 +93,7 @@ def update_rows(connection: Connection, touched: Iterable[Held]) -> None:
     alike: dict[tuple[tuple[int, ...], tuple[object, ...]], list[int]] = {}
     for held in touched:
         values = values_of(held.row)
-        differs = bytes(map(ne, held.stored, values))
+        differs = bytes(map(is_not, held.stored, values))
         changed = _changed(differs)
         if changed:
             held.stored = values
