@@ -62,6 +62,8 @@ class Attempt:
     extensions: int = 0
     thread: threading.Event | None = None  # set when the processor's thread has ended
     limiter: anyio.CapacityLimiter | None = None
+    reach: Callable[..., object] = lambda *_: None  # calls into its loop from any thread
+    loop_thread: int = 0
     thread_watchers: list[Callable[[], None]] = attrs.field(factory=list)
 
     @property

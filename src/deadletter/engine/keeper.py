@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,15 +25,6 @@ log = logging.getLogger("deadletter.keeper")
 
 BLOCKED = 10.0  # seconds after which a blocked event loop is told
 _TICK = 2.0
-
-
-@attrs.define(eq=False)
-class _Kept:
-    """An attempt under care, and the loop that it runs in."""
-
-    attempt: Attempt
-    call: Callable[..., object]
-    thread_id: int
 
 
 @attrs.define(eq=False)
@@ -62,7 +53,7 @@ class Keeper:
 
     def __init__(self, queue: DeadLetterQueue) -> None:
         self._queue = queue
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Attempt] = {}
         self._held: dict[str, _Held] = {}
         self._pulses: dict[int, _Pulse] = {}
         self._bell: Bell | None = None
@@ -75,7 +66,8 @@ class Keeper:
 
     def add(self, attempt: Attempt, call: Callable[..., object]) -> None:
         """Take an attempt into care; in its loop, which ``call`` reaches from any thread."""
-        self._kept[attempt.row.token or ""] = _Kept(attempt, call, threading.get_ident())
+        attempt.reach, attempt.loop_thread = call, threading.get_ident()
+        self._kept[attempt.row.token or ""] = attempt
         if self._idle:
             self._wake()
 
@@ -92,12 +84,15 @@ class Keeper:
         """Whether its lease may end before the next look at it: nothing should start under it."""
         return now + self._tick >= attempt.lease_until
 
-    def settled(self, change: Change) -> None:
-        """The outcome of a held attempt is stored, or given up; anything else is ignored. From its loop."""
-        held = self._held.get(change.token or "")
-        if held is not None:
-            held.settled = True
-            self._wake()
+    def settled(self, stored: Sequence[Change]) -> None:
+        """The outcomes of held attempts are stored, or given up; anything else is ignored. From their loop."""
+        if not self._held:
+            return
+        for change in stored:
+            held = self._held.get(change.token or "")
+            if held is not None:
+                held.settled = True
+                self._wake()
 
     @property
     def idle(self) -> bool:
@@ -172,13 +167,12 @@ class Keeper:
             group.cancel_scope.cancel()
 
     def _end_overlong(self, now: float) -> None:
-        for kept in list(self._kept.values()):
-            attempt = kept.attempt
+        for attempt in list(self._kept.values()):
             if now >= attempt.deadline:
-                self._stop(kept, "timeout")
+                self._stop(attempt, "timeout")
             elif attempt.row.key is not None and self.too_late(attempt, now):
                 # Unknown is not lost, but with a key nobody may start beside us, and the next look would come too late.
-                self._stop(kept, "lost")
+                self._stop(attempt, "lost")
 
     def _patience(self) -> float:
         """How many seconds a call may take: a store that hangs must not keep us from what else is to be done.
@@ -186,16 +180,14 @@ class Keeper:
         Least of all from ending a keyed attempt before its lease does.
         """
         now = self._queue.clock.monotonic()
-        ends = [
-            kept.attempt.lease_until - now for kept in list(self._kept.values()) if kept.attempt.row.key is not None
-        ]
+        ends = [kept.lease_until - now for kept in list(self._kept.values()) if kept.row.key is not None]
         return min([self._queue.options.lease_ms / 3000, *(end for end in ends if end > 0)])
 
-    def _stop(self, kept: _Kept, why: str) -> None:
+    def _stop(self, attempt: Attempt, why: str) -> None:
         try:
-            kept.call(kept.attempt.stop, why)
+            attempt.reach(attempt.stop, why)
         except RuntimeError:  # its loop is closed, and the attempt with it
-            self._kept.pop(kept.attempt.row.token or "", None)
+            self._kept.pop(attempt.row.token or "", None)
 
     async def _end_held(self) -> None:
         for token, held in list(self._held.items()):
@@ -216,7 +208,7 @@ class Keeper:
     async def _extend(self, now: float, *, stretched: bool) -> None:
         lease = self._queue.options.lease_ms / 1000
         # Not what is being settled: an extension in between would make a repeat of the outcome look new.
-        alive = [kept.attempt for kept in list(self._kept.values())]
+        alive = list(self._kept.values())
         alive += [held.attempt for held in list(self._held.values()) if held.settled]
         due = [attempt for attempt in alive if stretched or attempt.lease_until - now < lease * 2 / 3]
         for at in range(0, len(due), BATCH):
@@ -248,16 +240,16 @@ class Keeper:
 
     def _watch_loops(self, now: float) -> None:
         """Ask each loop for a sign of life; say where one that gives none stands."""
-        for kept in {kept.thread_id: kept for kept in list(self._kept.values())}.values():
-            pulse = self._pulses.get(kept.thread_id)
+        for kept in {kept.loop_thread: kept for kept in list(self._kept.values())}.values():
+            pulse = self._pulses.get(kept.loop_thread)
             if pulse is None:
-                self._pulses[kept.thread_id] = _Pulse(now)
+                self._pulses[kept.loop_thread] = _Pulse(now)
                 try:
-                    kept.call(self._pulses.pop, kept.thread_id, None)
+                    kept.reach(self._pulses.pop, kept.loop_thread, None)
                 except RuntimeError:
-                    self._pulses.pop(kept.thread_id, None)
+                    self._pulses.pop(kept.loop_thread, None)
             elif now - pulse.asked >= BLOCKED and not pulse.told:
                 pulse.told = True
-                frame = sys._current_frames().get(kept.thread_id)  # noqa: SLF001 - the documented way to see another thread
+                frame = sys._current_frames().get(kept.loop_thread)  # noqa: SLF001 - the documented way to see another thread
                 where = "".join(traceback.format_stack(frame)) if frame is not None else "(its thread has ended)"
                 log.warning("an event loop has been blocked for %.0f s, here:\n%s", now - pulse.asked, where)

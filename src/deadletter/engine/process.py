@@ -119,7 +119,7 @@ async def _run(queue: DeadLetterQueue, attempt: Attempt) -> bool:
     try:
         await settle(queue, change)
     finally:
-        queue.keeper.settled(change)
+        queue.keeper.settled([change])
     return isinstance(outcome, Succeeded)
 
 
@@ -132,7 +132,7 @@ async def _give_back(queue: DeadLetterQueue, attempt: Attempt) -> None:
             await queue.apply_one(change)
         except BackendError as error:
             log.warning("cannot give back %s, its lease lapses instead: %s", attempt.row.id, error)
-    queue.keeper.settled(change)
+    queue.keeper.settled([change])
 
 
 async def settle(queue: DeadLetterQueue, change: Change) -> None:

@@ -160,19 +160,19 @@ async def persist(
 class Settler:
     """A worker's outcomes on their way to the store: nobody waits for a verdict, and what piles up goes together.
 
-    ``on_verdict`` gets None for a change that could not be stored. ``give_up`` is the monotonic time after which a
-    store that is away is waited for no longer.
+    ``on_verdicts`` gets a batch and its verdicts, None for a change that could not be stored. ``give_up`` is the
+    monotonic time after which a store that is away is waited for no longer.
     """
 
     def __init__(
         self,
         apply: Callable[[Sequence[Change]], Awaitable[list[Verdict]]],
         clock: Clock,
-        on_verdict: Callable[[Change, Verdict | None], None],
+        on_verdicts: Callable[[Sequence[Change], Sequence[Verdict | None]], None],
     ) -> None:
         self._apply = apply
         self._clock = clock
-        self._on_verdict = on_verdict
+        self._on_verdicts = on_verdicts
         self._waiting: deque[Change] = deque()
         self._bell = Bell()
         self._under_way = 0
@@ -218,5 +218,4 @@ class Settler:
                 "the outcome of %s was refused by the store; it runs again when its lease lapses", batch[0].id
             )
             verdicts = [None]
-        for change, verdict in zip(batch, verdicts, strict=True):
-            self._on_verdict(change, verdict)
+        self._on_verdicts(batch, verdicts)

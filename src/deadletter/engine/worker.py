@@ -131,7 +131,7 @@ class Worker:
     async def _live(self, over: anyio.Event) -> None:
         # Shielded: being cancelled means to drain, and a drain that is cancelled midway would lose outcomes.
         with anyio.CancelScope(shield=True):
-            settler = Settler(self._queue.apply, self._queue.clock, self._verdict)
+            settler = Settler(self._queue.apply, self._queue.clock, self._verdicts)
             limiter = anyio.CapacityLimiter(self.concurrency)
             async with open_crew() as crew, anyio.create_task_group() as group:
                 group.start_soon(settler.run)
@@ -175,12 +175,15 @@ class Worker:
             await self._bell.wait()
         self._awaits_quiet = self._until_idle
 
-    def _verdict(self, change: Change, verdict: Verdict | None) -> None:
-        if verdict in (Verdict.STALE, Verdict.MISSING):
-            log.warning(
-                "the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice", change.id, verdict
-            )
-        self._queue.keeper.settled(change)
+    def _verdicts(self, batch: Sequence[Change], verdicts: Sequence[Verdict | None]) -> None:
+        for change, verdict in zip(batch, verdicts, strict=True):
+            if verdict is Verdict.STALE or verdict is Verdict.MISSING:
+                log.warning(
+                    "the outcome of %s came too late (%s): its lease was lost, it is perhaps done twice",
+                    change.id,
+                    verdict,
+                )
+        self._queue.keeper.settled(batch)
         if self._awaits_quiet:
             self._wake_feeder()
 
@@ -346,10 +349,11 @@ class _Feeder:
             ),
         )
         self._op = None
+        now = self._queue.clock.monotonic()
         for row in claimed.rows:
             if alone:
                 log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
-            self._start(row, sent, claimed.now_ms)
+            self._start(row, sent, claimed.now_ms, now)
         return claimed
 
     async def _run_suspect(self) -> None:
@@ -365,7 +369,7 @@ class _Feeder:
         while worker.running and not worker.stopping:
             await self._sleep(None)
 
-    def _start(self, row: Row, sent: float, now_ms: int) -> None:
+    def _start(self, row: Row, sent: float, now_ms: int, now: float) -> None:
         registration = self._queue.registry.get(row.type)
         if registration is None:  # unregistered meanwhile: not ours any more
             self._settler.put(changes.release(row, f"{row.token}.s"))
@@ -378,7 +382,7 @@ class _Feeder:
                 changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms)
             )
             return
-        if self._queue.keeper.too_late(attempt, self._queue.clock.monotonic()):
+        if self._queue.keeper.too_late(attempt, now):
             log.warning("the lease on %s was slow to arrive and is about to end; it is given back", row.id)
             self._settler.put(changes.release(row, attempt.op))
             return

@@ -249,15 +249,15 @@ def test_an_attempt_whose_loop_is_closed_is_forgotten(anyio_backend):
         token, key, id = "token", None, "a"
 
     class Attempt:
-        row, deadline, lease_until = Row, 0.0, 0.0
+        row, deadline, lease_until, loop_thread = Row, 0.0, 0.0, 1
 
         def stop(self, why):
             raise AssertionError
 
-    def closed(*_):
-        raise RuntimeError("Event loop is closed")
+        def reach(self, *_):
+            raise RuntimeError("Event loop is closed")
 
-    dlq.keeper._kept["token"] = keeper_module._Kept(Attempt(), closed, 1)
+    dlq.keeper._kept["token"] = Attempt()
     dlq.keeper._watch_loops(1.0)
     assert dlq.keeper._pulses == {}
     dlq.keeper._end_overlong(1.0)

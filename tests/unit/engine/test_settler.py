@@ -225,7 +225,9 @@ async def settle(anyio_backend, clock):
 
     async def run(store, *ids, pass_until, prepare=lambda settler: None):
         verdicts = {}
-        settler = Settler(store.apply, clock, lambda made, verdict: verdicts.update({made.id: verdict}))
+        settler = Settler(
+            store.apply, clock, lambda made, said: verdicts.update(zip([one.id for one in made], said, strict=True))
+        )
         prepare(settler)
         async with anyio.create_task_group() as group:
             for id_ in ids:

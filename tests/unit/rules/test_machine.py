@@ -178,7 +178,7 @@ class TestClaim:
         taken = [row(id="a", keep_ms=1), row(id="b")]
         for index, each in enumerate(taken):
             machine.take(each, claim, index, NOW, journal)
-        assert [each.token for each in taken] == ["o-0", "o-1"]
+        assert [each.token for each in taken] == ["o-a", "o-b"]
         assert [each.started for each in taken] == [True, False]
         for each in taken:
             assert (each.state, each.op, each.owner, each.alone) == ("running", "o", "w", True)

@@ -6,7 +6,7 @@ writing the row. So a statement says NULL itself, and the others are converted f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from operator import is_not
@@ -122,5 +122,5 @@ def update_taken(connection: Connection, taken: Mapping[int, Row], started: int)
             _update_alike(connection, _TAKE, same, part)
 
 
-def _update_alike(connection: Connection, sql: str, parameters: list[object], numbers: list[int]) -> None:
+def _update_alike(connection: Connection, sql: str, parameters: Sequence[object], numbers: list[int]) -> None:
     connection.execute(f"{sql.removesuffix(' = ?')} IN ({marks(len(numbers))})", (*parameters, *numbers))
