@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,7 +23,7 @@ from ..runtime.crew import Crew, open_crew
 from ..runtime.loops import Bell, loop_caller
 from .attempt import Attempt, begin, call, decide, stopped
 from .presence import Presence
-from .settler import Settler
+from .settler import Settler, persist
 from .sweeper import sweep_until_cancelled
 
 if TYPE_CHECKING:
@@ -345,16 +346,27 @@ class _Feeder:
                 owner=self._worker.name,
                 max_losses=max(1, options.max_lease_losses - 1),
                 alone=alone,
+                start=0 if alone else BATCH,  # dying of a lease that nothing ran under would be unjust
                 keep_ms=options.keep_letters_ms,
             ),
         )
         self._op = None
+        if alone:
+            await self._tell_started(claimed.rows)
         now = self._queue.clock.monotonic()
         for row in claimed.rows:
-            if alone:
-                log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
             self._start(row, sent, claimed.now_ms, now)
         return claimed
+
+    async def _tell_started(self, rows: list[Row]) -> None:
+        """From here on a vanished worker counts as a loss; leaves in ``rows`` what is still ours."""
+        for row in list(rows):
+            log.warning("%s ran under %d workers that vanished; it runs alone now", row.id, row.lease_losses)
+            start = changes.start(row, f"{row.op}.b")
+            store = partial(self._queue.apply, [start])
+            [verdict] = await persist(store, self._queue.clock, lambda: self._settler.give_up)
+            if verdict not in (Verdict.DONE, Verdict.REPEATED):
+                rows.remove(row)
 
     async def _run_suspect(self) -> None:
         """Run one row whose workers vanished too often, with nobody beside it."""

@@ -341,6 +341,52 @@ async def test_a_suspect_runs_alone(dlq, working, claim_elsewhere, clock, until,
     assert (await dlq.stats()).by_state["succeeded"] == 33
 
 
+async def test_a_suspect_whose_claimer_dies_before_it_starts_lives(dlq, claim_elsewhere, clock, monkeypatch):
+    """A kill between the claim's commit and its reply: nothing ran, so nothing is blamed; the next one runs it."""
+    ran = []
+    dlq.processor("t")(lambda task: ran.append(task.id))
+    pill = await suspect(dlq, claim_elsewhere, clock)
+    claim = dlq.backend.claim
+
+    async def killed(queue, wish):
+        claimed = await claim(queue, wish)
+        if wish.alone:
+            raise SystemExit("kill -9")
+        return claimed
+
+    monkeypatch.setattr(dlq.backend, "claim", killed)
+    with pytest.raises(BaseExceptionGroup):
+        await dlq.worker().run_until_idle()
+    monkeypatch.undo()
+    clock.advance(61)
+    await dlq.sweep()
+    assert (await dlq.get(pill)).lease_losses == 2
+    assert ran == []
+    await dlq.worker().run_until_idle()
+    assert ran == [pill]
+    assert (await dlq.get(pill)).state is State.SUCCEEDED
+
+
+async def test_a_suspect_that_was_taken_over_before_it_starts_is_left_alone(dlq, claim_elsewhere, clock, monkeypatch):
+    ran = []
+    dlq.processor("t")(lambda task: ran.append(task.id))
+    pill = await suspect(dlq, claim_elsewhere, clock)
+    apply = dlq.backend.apply
+
+    async def late(queue, batch):
+        if any(change.started for change in batch):
+            monkeypatch.undo()
+            clock.advance(61)
+            await dlq.sweep()
+            await claim_elsewhere(dlq, pill)
+        return await apply(queue, batch)
+
+    monkeypatch.setattr(dlq.backend, "apply", late)
+    await dlq.worker().run_until_idle()
+    assert ran == []
+    assert (await dlq.row(pill)).owner == "elsewhere"
+
+
 async def test_stopping_while_a_suspect_waits_leaves_it(dlq, claim_elsewhere, clock, until):
     release, started = anyio.Event(), []
 
