@@ -13,7 +13,7 @@ from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash,
 from ..rules.redaction import refuse_redacted
 from ..runtime.chance import Chance
 from ..runtime.threads import Threads
-from . import bulk, letters, process, reading, subscription
+from . import bulk, letters, pauses, process, reading, subscription
 from .guard import RowIdempotencyStore
 from .keeper import Keeper
 from .lazy import adopt
@@ -57,6 +57,7 @@ __all__ = [
     "key_hash",
     "letters",
     "make_options",
+    "pauses",
     "process",
     "reading",
     "record_from_row",

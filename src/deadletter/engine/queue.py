@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..model.event import Event
     from ..model.outcome import Processor
     from ..model.query import Query
-    from ..model.record import BulkResult, FailureGroup, Page, Reason, Stats, TaskRecord
+    from ..model.record import BulkResult, FailureGroup, Page, Pause, Reason, Stats, TaskRecord
     from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
     from ..retry import as_policy
     from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..runtime.chance import Chance
     from ..runtime.loops import Bell
     from ..runtime.threads import Threads
-    from . import bulk, letters, process, reading, subscription
+    from . import bulk, letters, pauses, process, reading, subscription
     from .attempt import Attempt
     from .guard import RowIdempotencyStore
     from .keeper import Keeper
@@ -288,7 +288,7 @@ class DeadLetterQueue:
         """Make one attempt now, due or not, under a lease.
 
         True only if it succeeded (or had, and is still remembered). False: it failed and was rescheduled, or is dead.
-        What it leaves pending is run again only by a worker or another call.
+        What it leaves pending is run again only by a worker or another call. A paused type is run all the same.
 
         Raises:
             TaskNotFound, TaskBusy: unknown; leased elsewhere.
@@ -408,6 +408,37 @@ class DeadLetterQueue:
         """Delete a pending task; False where it is not pending (any more). Raises TaskNotFound."""
         await self.open()
         return await letters.cancel(self, id)
+
+    async def pause(self, types: str = "*", *, why: str) -> Pause:
+        r"""Let no worker claim the types that a glob matches, until they are resumed.
+
+        It reaches every worker on this queue within a second and survives restarts. What runs already goes on;
+        enqueue and ``process_task``, an explicit call, work as ever; ``expires_in`` runs on. Repeatable: a glob that
+        is paused already stays paused for its first reason, and its standing pause is the answer.
+
+        Args:
+            types: a type or a glob (only ``*``; ``\*`` is a literal one), at most 400 characters.
+            why: for whoever finds the work waiting; kept on one line of at most 500 characters.
+
+        Raises:
+            InvalidTask: names ``types`` or ``why``.
+        """
+        await self.open()
+        return await pauses.pause(self, types, why)
+
+    async def resume(self, types: str = "*") -> Sequence[Pause]:
+        """Lift the pause of this glob and those of all types and globs that it covers; ``"*"`` lifts all.
+
+        Answers the pauses that it lifted: none where nothing was paused so. Types of a wider glob stay paused:
+        after ``pause("email.*")``, ``resume("email.send")`` lifts nothing. Raises InvalidTask that names ``types``.
+        """
+        await self.open()
+        return await pauses.resume(self, types)
+
+    async def paused(self) -> Sequence[Pause]:
+        """The pauses that stand, by glob."""
+        await self.open()
+        return await pauses.paused(self)
 
     def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
         """What happens to this queue's tasks from now on, in every process.

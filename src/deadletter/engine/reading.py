@@ -13,6 +13,7 @@ from ..model.query import Query, decode_cursor, encode_cursor
 from ..model.record import FailureGroup, Page, State, Stats, TaskRecord
 from ..model.row import BATCH, DEAD, GONE, PENDING, Counts, Row, Scan
 from ..model.task import from_ms
+from .pauses import paused
 from .presence import present
 
 if TYPE_CHECKING:
@@ -262,6 +263,7 @@ async def stats(queue: DeadLetterQueue) -> Stats:
         oldest_dead=_age(counts.oldest_dead_ms, counts.now_ms),
         overdue=dict(counts.overdue),
         workers=await present(queue),
+        paused={pause.types: pause.why for pause in await paused(queue)},
     )
 
 

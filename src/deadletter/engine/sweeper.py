@@ -41,7 +41,7 @@ def change_for(queue: DeadLetterQueue, row: Row) -> Change:
 
 
 async def tidy(queue: DeadLetterQueue) -> None:
-    """Drop what dead processes left in the reserved queues: signs of life, and guards of effects that nobody ended."""
+    """Drop what dead processes left in the reserved queues: signs of life, guards of effects, pauses that are over."""
     for kind in RESERVED:
         name = reserved(kind, queue.name)
         lapsed = await queue.backend.sweep(name, BATCH)

@@ -123,6 +123,9 @@ class SyncQueue:
     purge = blocking(DeadLetterQueue.purge)
     erase = blocking(DeadLetterQueue.erase)
     cancel = blocking(DeadLetterQueue.cancel)
+    pause = blocking(DeadLetterQueue.pause)
+    resume = blocking(DeadLetterQueue.resume)
+    paused = blocking(DeadLetterQueue.paused)
 
     def scan(self, query: Query = Query()) -> Iterator[TaskRecord]:  # noqa: B008 - frozen
         """All that match, newest first, paged for you."""

@@ -22,6 +22,7 @@ from ..rules import changes
 from ..runtime.crew import Crew, open_crew
 from ..runtime.loops import Bell, loop_caller
 from .attempt import Attempt, begin, call, decide, stopped
+from .pauses import Pauses
 from .presence import Presence
 from .settler import Settler, persist
 from .sweeper import sweep_until_cancelled
@@ -105,7 +106,7 @@ class Worker:
         await self._work(until_idle=False)
 
     async def run_until_idle(self) -> None:
-        """Work until nothing that is known here is due and nothing runs: for tests and cron."""
+        """Work until nothing runs and nothing is due that is known here and not paused: for tests and cron."""
         await self._work(until_idle=True)
 
     async def _work(self, *, until_idle: bool) -> None:
@@ -142,7 +143,9 @@ class Worker:
                 group.start_soon(self._listen)
                 if self._queue.threads.inline:
                     group.start_soon(self._queue.keeper.serve)
-                feeder = _Feeder(self, self._queue, crew, settler, limiter)
+                pauses = Pauses(self._queue, self._wake_feeder)
+                group.start_soon(pauses.keep)
+                feeder = _Feeder(self, self._queue, crew, settler, limiter, pauses)
                 try:
                     await feeder.feed()
                 finally:
@@ -231,12 +234,14 @@ class _Feeder:
         crew: Crew,
         settler: Settler,
         limiter: anyio.CapacityLimiter,
+        pauses: Pauses,
     ) -> None:
         self._worker = worker
         self._queue = queue
         self._crew = crew
         self._settler = settler
         self._limiter = limiter
+        self._pauses = pauses
         self._claims = 0
         self._op: str | None = None  # of a claim whose answer never came: asked again, it answers with what it got
 
@@ -294,7 +299,7 @@ class _Feeder:
     async def _claim(self, limit: int) -> Claimed:
         self._claims += 1
         order = _REVERSED if self._claims % _LOW_FIRST == 0 else _ORDER
-        rooms = self._rooms()
+        rooms = self._rooms(await self._pauses.unpaused(self._worker.types))
         free = [type_ for type_, room in rooms if room is None]
         limited = [(type_, room) for type_, room in rooms if room is not None and room > 0]
         # A claim has one limit, so that a type with a limit of its own is asked for by itself, rank by rank.
@@ -316,11 +321,11 @@ class _Feeder:
             suspects=any(answer.suspects for answer in answers),
         )
 
-    def _rooms(self) -> list[tuple[str, int | None]]:
-        """Each type, and how many more of it may run (None: no limit of its own)."""
+    def _rooms(self, types: list[str]) -> list[tuple[str, int | None]]:
+        """Each type that is not paused, and how many more of it may run (None: no limit of its own)."""
         registry = self._queue.registry
         rooms: list[tuple[str, int | None]] = []
-        for type_ in self._worker.types:
+        for type_ in types:
             registration = registry.get(type_)
             if registration is None or registration.concurrency is None:
                 rooms.append((type_, None))
@@ -377,7 +382,9 @@ class _Feeder:
         worker._awaits_quiet = worker._until_idle  # noqa: SLF001
         if worker.stopping:
             return
-        await self._ask(worker.types, 1, _ORDER, alone=True)
+        types = await self._pauses.unpaused(worker.types)
+        if types:
+            await self._ask(types, 1, _ORDER, alone=True)
         while worker.running and not worker.stopping:
             await self._sleep(None)
 

@@ -29,10 +29,11 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        seq: rises within a queue; a subscriber that sees a jump missed something.
+        seq: rises within a queue; a subscriber that sees a jump missed something. ``paused`` and ``resumed`` have none
+            of their own: they bear that of the event before them, 0 where there was none.
         kind: what happened. ``gap`` says that events were missed: look at the store.
         at: when.
-        task_id, type: which task, where it is about one.
+        task_id, type: which task, where it is about one; ``type`` of a pause is its glob.
         count: how many, where one event stands for several.
         detail: more, by kind (``reason``, ``fingerprint``, ``why``).
     """

@@ -185,6 +185,21 @@ class WorkerInfo:
 
 
 @attrs.frozen(kw_only=True)
+class Pause:
+    r"""Types that no worker claims until they are resumed.
+
+    Attributes:
+        types: a type or a glob (only ``*``; ``\*`` is a literal one).
+        why: as it was given.
+        since: when it began.
+    """
+
+    types: str
+    why: str
+    since: datetime
+
+
+@attrs.frozen(kw_only=True)
 class Stats:
     """The queue at a glance.
 

@@ -324,6 +324,26 @@ def abandon(task_id: str, token: str, op: str) -> Change:
     return Change(id=task_id, op=op, was=RUNNING, token=token, to=GONE, keep_ms=0, free_key=True)
 
 
+def announce(row: Row, op: str, why: str) -> Change:
+    """A pause, told to who subscribes; its row stays as it is."""
+    return Change(id=row.id, op=op, was=PENDING, generation=row.generation, to=PENDING, event="paused", why=why)
+
+
+def lift(row: Row, op: str, why: str) -> Change:
+    """A pause is over: nothing of it stays, and its glob may be paused again at once."""
+    return Change(
+        id=row.id,
+        op=op,
+        was=PENDING,
+        generation=row.generation,
+        to=GONE,
+        keep_ms=0,
+        free_key=True,
+        event="resumed",
+        why=why,
+    )
+
+
 def shelve(row: Row, op: str) -> Change:
     """Its worker lets go while a thread of it still runs: the lease stays for now, and its lapse is no loss."""
     return Change(id=row.id, op=op, was=RUNNING, token=row.token, to=RUNNING, started=False)

@@ -98,6 +98,21 @@ class EventPromises(Promises):
             ("dead", "last"),
         ]
 
+    async def test_a_pause_and_its_end_are_told_once(self, store: Store) -> None:
+        """A pause is a pending row of its own queue: told once whoever repeats it, and gone with a word of why."""
+        await store.put(new("p", type="mail.*", key="k"))
+        row = await store.row("p")
+        announced = changes.announce(row, op(), "down")
+        assert await store.apply(announced, announced) == ["done", "repeated"]
+        assert await store.state("p") == "pending"
+        await store.must(changes.lift(row, op(), "up again"))
+        assert await store.apply(changes.lift(row, op(), "twice")) == ["missing"]
+        await store.put(new("q", type="mail.*", key="k"))
+        assert [(event.kind, event.type, event.detail.get("why")) for event in await told(store, 2)] == [
+            ("paused", "mail.*", "down"),
+            ("resumed", "mail.*", "up again"),
+        ]
+
     async def test_letters_past_their_keep_are_told_by_number(self, store: Store) -> None:
         """Forgetting letters is one event per type and step that says how many; what merely ended is not told."""
         await store.gone("g", keep_ms=5)

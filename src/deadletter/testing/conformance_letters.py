@@ -32,6 +32,14 @@ class SweepPromises(Promises):
         assert [row.id for row in await store.scanned()] == ["for ever"]
         await store.put(new("x", key="ks"), new("y", key="kd"), new("d", digest="other"))
 
+    async def test_a_pending_row_without_an_expiry_stays(self, store: Store) -> None:
+        """No sweep takes what waits, however long it does: so a pause holds until it is lifted."""
+        await store.put(new("p", type="mail.*", key="k"))
+        for _ in range(2):
+            store.pass_ms(365 * 24 * 3600 * 1000)
+            assert await store.sweep() == []
+        assert [row.id for row in await store.scanned(state="pending", history=0, body=False)] == ["p"]
+
     async def test_forgotten_letters_are_counted(self, store: Store) -> None:
         """Letters that age out are counted as such, by type; what merely ended is not."""
         await store.put(letter("a", keep_ms=5), letter("b", keep_ms=5), letter("c", keep_ms=5, type="u"))

@@ -231,3 +231,11 @@ def test_a_guard_keeps_its_result_or_frees_its_key() -> None:
 def test_a_takeover_hands_the_lease_on() -> None:
     change = SWEEPS["take_over"](SEEN)
     assert (change.to, change.new_token, change.owner, change.lease_ms) == ("running", "heir", "w2", 5)
+
+
+def test_a_pause_is_told_and_lifted_about_the_row_that_was_seen() -> None:
+    told, lifted = changes.announce(SEEN, "o", "down"), changes.lift(SEEN, "o", "down")
+    assert (told.was, told.to, told.event, told.why) == ("pending", "pending", "paused", "down")
+    assert (lifted.was, lifted.to, lifted.event, lifted.why) == ("pending", "gone", "resumed", "down")
+    assert (lifted.free_key, lifted.keep_ms) == (True, 0), "its glob may be paused again at once"
+    assert {told.generation, lifted.generation} == {SEEN.generation}
