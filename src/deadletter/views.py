@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from .engine.queue import DeadLetterQueue
-from .model.record import BulkResult, Failure, FailureGroup, Stats, TaskRecord
+from .model.record import BulkResult, Failure, FailureGroup, Pause, Stats, TaskRecord
 from .rules.redaction import DEFAULT_PATHS, Redactor, redactor
 
 
@@ -122,6 +122,11 @@ def stats_item(stats: Stats) -> dict[str, Any]:
     shown = attrs.asdict(stats)
     workers = [{**attrs.asdict(worker), "last_seen": timestamp(worker.last_seen)} for worker in stats.workers]
     return {**shown, "workers": workers}
+
+
+def pause_item(pause: Pause) -> dict[str, Any]:
+    """A pause as JSON."""
+    return {**attrs.asdict(pause), "since": timestamp(pause.since)}
 
 
 def bulk_item(result: BulkResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from ..__about__ import __version__
-from . import changing, demo, health, reading, simulation, transfer, working
+from . import changing, demo, health, pausing, reading, simulation, transfer, working
 
 _HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
 
@@ -31,6 +31,8 @@ _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "cancel": changing.cancel,
         "purge": changing.purge,
         "erase": changing.erase,
+        "pause": pausing.pause,
+        "resume": pausing.resume,
     },
     "Move": {"export": transfer.export, "import": transfer.import_},
 }

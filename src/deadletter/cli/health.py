@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
 from ..__about__ import __version__
+from ..model.query import glob_match
 from ..model.record import Stats
 from .exits import DONE, FAILED, BadUse
 from .flags import Flags, length
-from .output import pairs, span
+from .output import harmless, pairs, span
 from .session import session
 
 _SKEW = 1000  # ms between this machine's clock and the store's that are worth a word
@@ -30,6 +31,8 @@ async def check(
 
     Example: deadletter check --max-items 0 --max-age 1h
 
+    Paused types are told. They do not make it unhealthy, and their tasks are not overdue but held back.
+
     Args:
         max_items: Unhealthy with more dead letters than this.
         max_age: Unhealthy when the oldest dead letter is older than this.
@@ -40,22 +43,31 @@ async def check(
     oldest = length("--max-age", max_age)
     async with session(flags) as desk:
         stats = await desk.queue.stats()
-        problems = list(_problems(stats, max_items, oldest, max_overdue))
+        overdue = _overdue(stats)
+        problems = list(_problems(stats, overdue, max_items, oldest, max_overdue))
         document = {"healthy": not problems, "problems": problems, "dead": stats.by_state["dead"]}
-        document |= {"oldest_dead": stats.oldest_dead, "overdue": sum(stats.overdue.values())}
-        desk.answer(document, lambda: print("\n".join(problems) if problems else "healthy"))
+        document |= {"oldest_dead": stats.oldest_dead, "overdue": sum(overdue.values()), "paused": stats.paused}
+        told = [*(problems or ["healthy"]), *(f"paused: {glob} ({why})" for glob, why in stats.paused.items())]
+        desk.answer(document, lambda: print("\n".join(map(harmless, told))))
     return FAILED if problems else DONE
 
 
-def _problems(stats: Stats, max_items: int | None, max_age: float | None, max_overdue: int) -> Iterable[str]:
-    dead, overdue = stats.by_state["dead"], sum(stats.overdue.values())
+def _overdue(stats: Stats) -> dict[str, int]:
+    """What no worker took though one should have, by type."""
+    return {type_: n for type_, n in stats.overdue.items() if not any(glob_match(glob, type_) for glob in stats.paused)}
+
+
+def _problems(
+    stats: Stats, overdue: Mapping[str, int], max_items: int | None, max_age: float | None, max_overdue: int
+) -> Iterable[str]:
+    dead, late = stats.by_state["dead"], sum(overdue.values())
     if max_items is not None and dead > max_items:
         yield f"{dead} dead letters, more than {max_items}"
     if max_age is not None and stats.oldest_dead is not None and stats.oldest_dead > max_age:
         yield f"the oldest dead letter is {span(stats.oldest_dead)} old, more than {span(max_age)}"
-    if overdue > max_overdue:
-        types = ", ".join(sorted(stats.overdue))
-        yield f"overdue tasks: {overdue}, more than {max_overdue}; does a worker run for {types}?"
+    if late > max_overdue:
+        types = ", ".join(sorted(overdue))
+        yield f"overdue tasks: {late}, more than {max_overdue}; does a worker run for {types}?"
 
 
 async def doctor(*, flags: Flags | None = None) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from deadletter import DeadLetterQueue, State, Task
 from deadletter.cli.exits import run
+from deadletter.testing import VirtualClock
 
 SECRET = "hunter2-and-more"
 
@@ -188,6 +189,11 @@ def test_retry_edits_and_keeps_hidden_values(sh: Shell) -> None:
         (["lss"], "Did you mean"),
         (["show"], "requires an argument"),
         (["check", "--max-items", "-1"], "give 0 or more"),
+        (["pause", "", "--why", "x"], "types: '' can match no type"),
+        (["pause", "sms", "--why", " "], "why: ' ' says nothing"),
+        (["pause", "sms"], "--why"),
+        (["pause", "--why", "x"], "GLOB"),
+        (["resume", "a\n"], "can match no type"),
         (["worker"], "there is nothing to run"),
         (["worker", "--app", "no_such_module:dlq"], "--app: there is no module"),
         (["worker", "--import", "no_such_module"], "--import: there is no module"),
@@ -241,6 +247,46 @@ def test_check_is_unhealthy_above_a_limit(sh: Shell) -> None:
     assert sh("check", "--max-items", "3", "--max-age", "1h") == 0
     assert sh("check", "--max-age", "0") == 1
     assert "the oldest dead letter is" in sh.out
+
+
+def test_pause_and_resume(sh: Shell) -> None:
+    assert sh("pause", "email.*", "--why", "down \x1b[2J\n\u202e since noon") == 0
+    assert sh.out == "email.* paused: down \\x1b[2J \\u202e since noon\n"
+    again = sh.one("pause", "email.*", "--why", "x")
+    assert (again["types"], again["why"]) == ("email.*", "down \x1b[2J \u202e since noon")
+    assert again["since"].endswith("Z")
+    assert "\x1b" not in sh.out
+    assert "\u202e" not in sh.out
+    assert sh("stats") == 0
+    assert "paused            email.*: down \\x1b[2J \\u202e since noon\n" in sh.out
+    assert sh.one("stats")["paused"] == {"email.*": again["why"]}
+    assert sh("resume", "email.send") == 0
+    assert sh.out.splitlines()[0] == "nothing was paused as email.send"
+    assert sh.out.splitlines()[1].startswith("email.* is still paused: down \\x1b")
+    assert sh.one("pause", "sms", "--why", "y")["why"] == "y"
+    told = sh.one("resume", "email.*")
+    assert ([pause["types"] for pause in told["resumed"]], [pause["types"] for pause in told["paused"]]) == (
+        ["email.*"],
+        ["sms"],
+    )
+    assert sh("resume") == 0
+    assert sh.out == "sms resumed\n"
+    assert sh("resume") == 0
+    assert sh.out == "nothing was paused\n"
+
+
+def test_check_tells_what_is_paused_and_does_not_call_it_overdue(sh: Shell) -> None:
+    dlq = DeadLetterQueue(sh.url, name="late", clock=VirtualClock(start_ms=1_000))
+    dlq.sync.enqueue_many([Task(type="email.send"), Task(type="sms")])
+    dlq.sync.aclose()
+    assert sh.one("check", "--queue", "late", code=1)["overdue"] == 2
+    assert sh("pause", "sms", "--why", "no \x1b[2J", "--queue", "late") == 0
+    assert sh.one("check", "--queue", "late", code=1)["overdue"] == 1
+    assert sh("check", "--queue", "late", "--max-overdue", "1") == 0
+    assert sh.out == "healthy\npaused: sms (no \\x1b[2J)\n"
+    assert sh("pause", "e*", "--why", "x", "--queue", "late") == 0
+    assert sh.one("check", "--queue", "late")["paused"] == {"sms": "no \x1b[2J", "e*": "x"}
+    assert sh.one("stats", "--queue", "late")["overdue"] == {"email.send": 1, "sms": 1}
 
 
 def test_doctor(sh: Shell) -> None:
@@ -391,7 +437,9 @@ def test_help_has_an_example_and_the_shared_flags(command: str, capsys: pytest.C
         assert flag in out
 
 
-@pytest.mark.parametrize("command", ["demo", "worker", "check", "doctor", "simulate", "cancel", "export", "import"])
+@pytest.mark.parametrize(
+    "command", ["demo", "worker", "check", "doctor", "simulate", "cancel", "pause", "resume", "export", "import"]
+)
 def test_other_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert f"Example: deadletter {command}" in capsys.readouterr().out
