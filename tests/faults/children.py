@@ -175,7 +175,15 @@ async def producer(
             ledger.acknowledge(*ids)
 
 
-ROLES = {"worker": worker, "producer": producer}
+async def pauser(*, path: str, name: str, glob: str) -> None:
+    """Pause and resume, again and again, until killed."""
+    async with DeadLetterQueue(f"sqlite:///{path}") as dlq:
+        while True:
+            await dlq.pause(glob, why=name)
+            await dlq.resume(glob)
+
+
+ROLES = {"worker": worker, "producer": producer, "pauser": pauser}
 
 
 def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
