@@ -114,7 +114,10 @@ def admit(
             bound = book.get(name) if name is not None else None
             if bound is not None and forgotten(bound, now_ms):
                 forget(bound, draft)
-                gone.append(bound)
+                if any(bound is row for row in stored):  # kept for no time at all, and met again by the same call
+                    stored = [row for row in stored if row is not bound]
+                else:
+                    gone.append(bound)
                 ids.pop(bound.id, None)
                 if bound.key is not None:
                     keys.pop(bound.key, None)

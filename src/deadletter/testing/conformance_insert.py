@@ -11,7 +11,7 @@ import pytest
 from ..model.record import Reason
 from ..model.row import Inserted, NewRow, Row
 from ..rules import changes
-from .material import DONE, KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, op
+from .material import DONE, KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, nonzero, op
 
 STORED, EXISTS = Inserted.STORED, Inserted.EXISTS
 TASK_CONFLICT, KEY_CONFLICT = Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT
@@ -271,6 +271,16 @@ class KeyPromises(Promises):
         assert (repeat.verdict, repeat.id, repeat.state) == (EXISTS, "a", "gone")
         await store.put(keyed("b", digest="other"))
         assert await store.state("a") is None
+
+    async def test_a_letter_kept_for_no_time_makes_room_within_its_own_call(self, store: Store) -> None:
+        """A letter without any keep that its own call meets again is stored once, and tally and sweep agree."""
+        given = letter("a", key="k", keep_ms=0)
+        verdicts = [insertion.verdict for insertion in await store.insert(given, attrs.evolve(given, id="b"), given)]
+        assert verdicts == [STORED] * 3
+        assert nonzero(await store.counts()) == {("dead", 1, "t", "captured"): 1}
+        await store.sweep()
+        assert nonzero(await store.counts()) == {}
+        await store.put(new("c", key="k"))
 
     async def test_a_tombstone_is_forgotten_after_its_keep(self, store: Store) -> None:
         """A discarded id is stored anew once its tombstone is past its keep."""

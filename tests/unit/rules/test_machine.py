@@ -126,6 +126,15 @@ class TestAdmit:
         assert journal.tally == {("succeeded", 1, "t", ""): -1, ("pending", 1, "t", ""): 1}
         assert journal.wiped == ["a"]
 
+    def test_a_letter_kept_for_no_time_that_is_met_again_by_its_own_call(self) -> None:
+        """It was never stored, so it is not forgotten either: one row stays, and is counted once."""
+        given = new(state="dead", reason="captured", key="k", keep_ms=0)
+        admission, journal = admitted(given, attrs.evolve(given, id="b"), given)
+        assert [insertion.verdict for insertion in admission.insertions] == [Inserted.STORED] * 3
+        assert ([stored.id for stored in admission.stored], admission.forgotten) == (["a"], [])
+        assert {key: n for key, n in journal.tally.items() if n} == {("dead", 1, "t", "captured"): 1}
+        assert journal.lifetime == {("aged_out", "t", ""): 2}
+
     def test_a_forgotten_tombstone_has_no_key_to_free(self) -> None:
         old = row(state="gone", keep_until_ms=NOW)
         admission, journal = admitted(new(digest="other"), stored=(old,))

@@ -122,10 +122,8 @@ class Step:
         admission = machine.admit(rows, ids, keys, self.now_ms(), journal)
         traces = Traces(self.connection, number)
         self._delete([numbers[row.id] for row in admission.forgotten if row.id in numbers], traces)
-        passing = {id(row) for row in admission.forgotten}  # kept for no time at all, and met again by the same call
-        stored = [row for row in admission.stored if id(row) not in passing]
-        insert_rows(self.connection, number, stored)
-        failed = {row.id: row for row in stored if row.history}
+        insert_rows(self.connection, number, admission.stored)
+        failed = {row.id: row for row in admission.stored if row.history}
         for n, id_, *_ in fetch(self.connection, Q["fences"], (number,), list(failed)):
             traces.add([(n, failure) for failure in failed[id_].history])
         traces.flush()
