@@ -156,7 +156,7 @@ class Claim:
     Attributes:
         op: new per call; the same op answers with the same rows while they are still leased to it.
         limit: at most this many rows (≤ BATCH).
-        types: concrete types; or ``ids``: these rows, due or not.
+        types: concrete types; or ``ids``: these rows, due or not, at most ``limit``, so that each has its answer.
         order: priority ranks, the first wins.
         lease_ms: how long the lease lasts.
         owner: the worker's name.
@@ -177,6 +177,10 @@ class Claim:
     max_losses: int | None = None
     alone: bool = False
     keep_ms: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.ids is not None and len(self.ids) > self.limit:
+            raise ValueError(f"a claim of {len(self.ids)} ids with a limit of {self.limit}; raise the limit to match")
 
 
 @attrs.frozen(kw_only=True)

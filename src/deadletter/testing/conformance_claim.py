@@ -157,6 +157,19 @@ class ClaimPromises(Promises):
             "nobody": "missing",
         }
 
+    async def test_every_asked_for_id_is_answered(self, store: Store) -> None:
+        """A full claim by id names each id once, in its rows or in its words."""
+        ids = [f"{n:02}" for n in range(100)]
+        await store.put(*(new(id_) for id_ in ids[:50]))
+        claimed = await store.claim(ids=ids, limit=100)
+        assert [row.id for row in claimed.rows] == ids[:50]
+        assert dict(claimed.words) == dict.fromkeys(ids[50:], "missing")
+
+    def test_no_claim_asks_for_more_ids_than_it_may_take(self) -> None:
+        """More ids than `limit` are refused before any backend sees them, so that none is left without an answer."""
+        with pytest.raises(ValueError, match="2 ids"):
+            Claim(op=op(), ids=["a", "b"])
+
     async def test_what_is_expired_is_not_claimed(self, store: Store) -> None:
         """A row whose expiry has come is left for the sweep, and does not hide the rows behind it."""
         await store.put(new("a", expires_ms=1_000), new("b"))
