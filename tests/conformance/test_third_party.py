@@ -174,8 +174,7 @@ class NotebookBackend(Backend):
 
     @staticmethod
     def _short(row: Row, history: int, *, body: bool = True) -> Row:
-        failures = row.history[-history:] if history else []
-        return attrs.evolve(row, history=failures, body=row.body if body else None)
+        return attrs.evolve(row, history=machine.brought(row.history, history), body=row.body if body else None)
 
     async def apply(self, queue: str, changes: Sequence[Change]) -> list[Verdict]:
         await anyio.lowlevel.checkpoint()

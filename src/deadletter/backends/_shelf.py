@@ -22,10 +22,9 @@ _Heap: TypeAlias = list[tuple[int, str]]
 
 
 def copy_of(row: Row, history: int = 1, *, body: bool = True) -> Row:
-    """What a caller gets: the row with its last ``history`` failures, sharing nothing that changes."""
+    """What a caller gets: the row with as much ``history`` as was asked for, sharing nothing that changes."""
     twin = row.twin()
-    if history < len(twin.history):
-        del twin.history[: len(twin.history) - history]
+    twin.history = machine.brought(twin.history, history)
     if not body:
         twin.body = None
     return twin

@@ -78,7 +78,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def load(self, queue: str, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
-        """The rows with these ids (≤ 100), in order; tombstones too. ``history``: how many failures to bring."""
+        """The rows with these ids (≤ 100), in order; tombstones too.
+
+        ``history``: 0 brings nothing, 1 the last failure, 20 all, the notes of edits among them.
+        """
 
     @abc.abstractmethod
     async def scan(self, queue: str, scan: Scan) -> Slice:

@@ -270,7 +270,7 @@ class Scan:
     since_ms: int | None = None  # time ≥ this
     until_ms: int | None = None  # time ≤ this
     limit: int = BATCH
-    history: int = 1  # how many failures each row brings: 0, 1 (the last) or 20
+    history: int = 1  # what each row brings: 0 nothing, 1 its last failure, 20 all, the notes of edits among them
     body: bool = True
     type: str | None = None  # exact
     priority: int | None = None

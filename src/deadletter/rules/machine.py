@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from ..model.record import EDITED
 from ..model.row import (
     DEAD,
     FORMAT,
@@ -26,6 +27,7 @@ from ..model.row import (
     Change,
     Claim,
     EventRow,
+    FailureRow,
     Inserted,
     Insertion,
     NewRow,
@@ -72,6 +74,13 @@ class Journal:
     ) -> None:
         """Note an event: of one row, or of ``n`` rows of one type."""
         self.events.append(EventRow(0, kind, now_ms, id_, type_, n, {k: v for k, v in detail.items() if v}))
+
+
+def brought(history: Sequence[FailureRow], n: int) -> list[FailureRow]:
+    """What a caller gets who asked for ``n`` of a history: for 1 the last failure, which the note of an edit is not."""
+    if n == 1:
+        return [failure for failure in history if failure.error_type != EDITED][-1:]
+    return list(history[-n:]) if n else []
 
 
 def forgotten(row: Row, now_ms: int) -> bool:
@@ -153,7 +162,7 @@ def _judge(new: NewRow, by_id: Row | None, by_key: Row | None, now_ms: int) -> I
 def build(new: NewRow, now_ms: int, journal: Journal) -> Row:
     """The row that a NewRow becomes."""
     dead = new.state == DEAD
-    last = new.history[-1] if new.history else None
+    last = next(iter(brought(new.history, 1)), None)
     created_ms = new.created_at_ms if new.created_at_ms is not None else now_ms
     ended_ms = (new.ended_at_ms if new.ended_at_ms is not None else now_ms) if dead else None
     for failure in new.history:
@@ -344,4 +353,16 @@ def _fail(row: Row, change: Change, now_ms: int) -> None:
     row.release = failure.release
 
 
-__all__ = ["HISTORY", "Journal", "admit", "apply", "build", "claimable", "fence", "forget", "forgotten", "take"]
+__all__ = [
+    "HISTORY",
+    "Journal",
+    "admit",
+    "apply",
+    "brought",
+    "build",
+    "claimable",
+    "fence",
+    "forget",
+    "forgotten",
+    "take",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from ..model.record import Reason
+from ..model.record import EDITED, Reason
 from ..model.row import PENDING, Scan
 from ..rules import changes
 from .material import KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, op
@@ -139,6 +139,27 @@ class LoadPromises(Promises):
         assert row.history == (told[-history:] if history else [])
         [row] = await store.scanned(history=history)
         assert [failure_.attempt for failure_ in row.history] == attempts
+
+    async def test_the_note_of_an_edit_is_not_the_last_failure(self, store: Store) -> None:
+        """Asked for one failure, load, claim, sweep and scan bring what it died of, not the note of an edit after it."""
+        note = failure(1, error_type=EDITED, message="payload edited", traceback="")
+        await store.must(changes.replay(await store.dead(), op(), note=note))
+        assert [told.message for told in (await store.row(history=20)).history] == ["no 1", "payload edited"]
+        [claimed] = (await store.claim(lease_ms=5)).rows
+        store.pass_ms(5)
+        [swept] = await store.backend.sweep(store.queue, 100)
+        [scanned] = await store.scanned(state="running")
+        for row in (await store.row(history=1), claimed, swept, scanned):
+            assert [told.message for told in row.history] == ["no 1"]
+
+    async def test_a_note_alone_is_no_failure(self, store: Store) -> None:
+        """A letter that was stored without a failure and edited has none to bring, only its note."""
+        await store.put(letter("a", history=[]))
+        note = failure(1, error_type=EDITED, message="payload edited", traceback="")
+        await store.must(changes.replay(await store.row(), op(), note=note))
+        [claimed] = (await store.claim()).rows
+        assert (claimed.history, (await store.row(history=1)).history) == ([], [])
+        assert [told.message for told in (await store.row(history=20)).history] == ["payload edited"]
 
     async def test_a_loaded_row_is_a_copy(self, store: Store) -> None:
         """What a caller does to a row that it was given does not reach the store."""

@@ -14,7 +14,7 @@ import pytest
 from deadletter.backends.memory import MemoryBackend
 from deadletter.backends.sqlite import SQLiteBackend
 from deadletter.interfaces import Backend
-from deadletter.model.record import Reason
+from deadletter.model.record import EDITED, Reason
 from deadletter.model.row import BATCH, DEAD, PENDING, RUNNING, Change, Claim, FailureRow, NewRow, Row, Scan
 from deadletter.rules import changes
 from deadletter.testing import VirtualClock
@@ -83,11 +83,12 @@ class Pair:
     async def claim(self) -> None:
         dice = self.dice
         alone = dice.random() < 0.15
+        limit = 1 if alone else dice.choice([1, 3, BATCH])
         claim = Claim(
             op=self.op(),
-            limit=1 if alone else dice.choice([1, 3, BATCH]),
+            limit=limit,
             types=dice.sample(TYPES, dice.choice([1, 2, 3])),
-            ids=dice.sample(IDS, 4) if dice.random() < 0.2 else None,
+            ids=dice.sample(IDS, min(4, limit)) if dice.random() < 0.2 else None,
             order=dice.choice([(0, 1, 2), (2, 1, 0), (1,)]),
             lease_ms=dice.choice([100, 1000]),
             owner="w",
@@ -115,7 +116,7 @@ class Pair:
         if row.state == PENDING:
             return dice.choice([changes.cancel(row, op, 1000), changes.expire(row, op), changes.erase(row, op, 1000)])
         if row.state == DEAD:
-            note = self.failure() if dice.random() < 0.3 else None
+            note = attrs.evolve(self.failure(), error_type=EDITED) if dice.random() < 0.3 else None
             replay = changes.replay(row, op, reset=dice.random() < 0.5, body=dice.choice([None, b"new"]), note=note)
             return dice.choice([replay, replay, changes.purge(row, op, 1000), changes.erase(row, op, 500)])
         if row.state != RUNNING:

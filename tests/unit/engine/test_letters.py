@@ -15,6 +15,7 @@ from deadletter import (
     Task,
     TaskConflict,
     TaskNotFound,
+    current_attempt,
 )
 from deadletter.model.record import EDITED
 from deadletter.rules import changes
@@ -216,3 +217,14 @@ async def test_capture_says_what_is_wrong(dlq):
 async def test_a_reason_may_be_said(dlq):
     task_id = await dlq.capture(Task(type="t"), ValueError(), reason="retries_exhausted")
     assert (await dlq.get(task_id)).reason is Reason.RETRIES_EXHAUSTED
+
+
+async def test_an_edit_does_not_hide_what_a_task_failed_of(dlq, kill):
+    """Its note is history, no failure: neither the next attempt nor a page takes it for one."""
+    (task_id,) = await kill(dlq, Task(type="t", payload={"why": "bad address"}))
+    await dlq.retry(task_id, payload={"why": "better address"})
+    (record,) = (await dlq.list(Query(state="pending"))).items
+    assert record.failure.message == "bad address"
+    seen = []
+    assert await dlq.process_task(task_id, lambda _: seen.append(current_attempt().last_failure))
+    assert [failure.message for failure in seen] == ["bad address"]

@@ -68,10 +68,11 @@ SELECT trace, count(*) FROM dl_failures WHERE task IN ({marks}) AND trace IS NOT
 DELETE FROM dl_failures WHERE task IN ({marks});
 
 -- last_failures --
--- One seek a row. --
+-- One seek a row, and one step more for the note of an edit, which is no failure. --
 SELECT f.task, f.trace, f.attempt, f.at_ms, f.duration_ms, f.error_type, f.message, f.fingerprint, f.worker, f.release
 FROM json_each(?) AS wanted CROSS JOIN dl_failures AS f
-ON f.task = wanted.value AND f.seq = (SELECT max(seq) FROM dl_failures WHERE task = wanted.value);
+ON f.task = wanted.value AND f.seq = (SELECT seq FROM dl_failures
+  WHERE task = wanted.value AND error_type <> 'deadletter.Edited' ORDER BY seq DESC LIMIT 1);
 
 -- all_failures --
 -- The history, oldest first. --

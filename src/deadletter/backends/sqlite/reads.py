@@ -33,21 +33,19 @@ def fetch(connection: Connection, query: str, head: tuple[object, ...], names: S
 
 def with_last_failure(connection: Connection, rows: dict[int, Row]) -> None:
     """Bring each row's last failure; ``rows`` by number."""
-    failed = _failed(rows)
+    failed = [n for n, row in rows.items() if row.error_type is not None]
     if failed:
         found = connection.execute(Q["last_failures"], (orjson.dumps(failed).decode(),)).fetchall()
         _attach(connection, rows, found)
-
-
-def _failed(rows: dict[int, Row]) -> list[int]:
-    return [n for n, row in rows.items() if row.error_type is not None or row.replays > 0]  # a replay may leave a note
 
 
 def _with_history(connection: Connection, rows: dict[int, Row], history: int) -> None:
     if history == 1:
         with_last_failure(connection, rows)
     elif history > 1:
-        _attach(connection, rows, fetch(connection, Q["all_failures"], (), _failed(rows)))
+        # a replay may leave a note where there is no failure
+        told = [n for n, row in rows.items() if row.error_type is not None or row.replays > 0]
+        _attach(connection, rows, fetch(connection, Q["all_failures"], (), told))
         for row in rows.values():
             del row.history[:-history]
 
