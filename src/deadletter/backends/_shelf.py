@@ -82,6 +82,7 @@ class Shelf:
         self.lifetime: dict[tuple[str, str, str], int] = {}
         self.events: deque[EventRow] = deque(maxlen=EVENTS)
         self.seq = 0
+        self.stirs = 0  # how often work may have become due
         self.claims: OrderedDict[str, list[str]] = OrderedDict()
         self.bells: list[Bell] = []
 
@@ -130,6 +131,7 @@ class Shelf:
         for event in journal.events:
             self.seq += 1
             self.events.append(attrs.evolve(event, seq=self.seq))
+        self.stirs += journal.work
         if journal.work or journal.events:
             for bell in self.bells:
                 bell.ring()

@@ -150,24 +150,26 @@ class MemoryBackend(Backend):
         """See Backend.listen."""
         bell = Bell()
         with self._step(queue) as q:
-            seq = q.seq if after is None else after
+            seq, stirs = q.seq if after is None else after, q.stirs
             q.bells.append(bell)
         try:
-            async with aclosing(self._signals(queue, bell, seq)) as signals:
+            async with aclosing(self._signals(queue, bell, seq, stirs)) as signals:
                 yield signals
         finally:
             with self._step(queue) as q:
                 q.bells.remove(bell)
 
-    async def _signals(self, queue: str, bell: Bell, seq: int) -> AsyncGenerator[Hint | EventRow, None]:
+    async def _signals(self, queue: str, bell: Bell, seq: int, stirs: int) -> AsyncGenerator[Hint | EventRow, None]:
         while True:
             with self._step(queue) as q:
                 fresh = [event for event in q.events if event.seq > seq]
+                stirred, stirs = q.stirs > stirs, q.stirs
+            if stirred:
+                yield Hint()
             for event in fresh:
                 seq = event.seq
                 yield event
             await bell.wait()
-            yield Hint()
 
     def _step(self, queue: str) -> _Step:
         return _Step(self, queue)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..model.errors import BackendError, DeadLetterError, InvalidTask, Undecodable
-from ..model.row import BATCH, Change, Claim, Claimed, Row, Verdict
+from ..model.row import BATCH, Change, Claim, Claimed, Hint, Row, Verdict
 from ..model.task import Duration, seconds
 from ..rules import changes
 from ..runtime.crew import Crew, open_crew
@@ -157,8 +157,9 @@ class Worker:
         while True:
             try:
                 async with self._queue.backend.listen(self._queue.name) as signals:
-                    async for _ in signals:
-                        self._wake_feeder()
+                    async for signal in signals:
+                        if isinstance(signal, Hint):  # an event by itself brings no work
+                            self._wake_feeder()
             except BackendError as error:
                 log.warning("no wake-ups until the store is back: %s", error)
             await self._queue.clock.sleep(1)

@@ -6,7 +6,7 @@ import pytest
 from deadletter import BackendUnavailable, DeadLetterQueue, Reason, State, Task
 from deadletter.engine.presence import reserved
 from deadletter.engine.sweeper import sweep_until_cancelled
-from deadletter.model.row import Claim
+from deadletter.model.row import Claim, Hint
 from deadletter.rules import changes
 
 pytestmark = pytest.mark.anyio
@@ -86,3 +86,16 @@ async def test_a_guard_that_nobody_ended_is_tidied_away(dlq: DeadLetterQueue, cl
 
         await pass_until(free, step=5)
         group.cancel_scope.cancel()
+
+
+async def test_letters_that_age_out_are_told_and_wake_nobody(dlq, backend, clock, kill):
+    """The event comes by itself: a hint would send every worker to look for work that is not there."""
+    await kill(dlq, Task(type="t"), Task(type="t"))
+    clock.advance(7 * 24 * 3600)
+    with anyio.fail_after(10):
+        async with backend.listen(dlq.name) as signals:
+            await dlq.sweep()
+            told = await anext(signals)
+            assert (told.kind, told.count, told.task_id) == ("purged", 2, None)
+            await dlq.enqueue(Task(type="t"))
+            assert isinstance(await anext(signals), Hint)

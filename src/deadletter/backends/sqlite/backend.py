@@ -195,7 +195,9 @@ class SQLiteBackend(Backend):
                     seq = event.seq
                     yield event
             await ear.bell.wait()
-            yield Hint()
+            if ear.work:
+                ear.work = False
+                yield Hint()
 
     async def _writing(self, work: Callable[[Step], T], rows: int) -> T:
         return await self._write.call(work, rows)
@@ -205,12 +207,12 @@ class SQLiteBackend(Backend):
             return await self._read.call(work)
         return await self._write.call(lambda step: work(step.connection))
 
-    def _ring(self, rings: dict[str, bool]) -> None:
+    def _ring(self, rings: dict[str, tuple[bool, bool]]) -> None:
         """After a commit, in the thread that made it."""
         for ear in list(self._ears):
-            told = rings.get(ear.queue)
-            if told is not None:
-                ear.told = ear.told or told
+            if ear.queue in rings:
+                told, work = rings[ear.queue]
+                ear.told, ear.work = ear.told or told, ear.work or work
                 ear.bell.ring()
         if self._doorbell is not None:
             self._doorbell.ring()
@@ -218,7 +220,7 @@ class SQLiteBackend(Backend):
     def _heard(self) -> None:
         """Another process committed something."""
         for ear in list(self._ears):
-            ear.told = True
+            ear.told = ear.work = True
             ear.bell.ring()
 
     def _forked(self) -> None:
@@ -242,6 +244,7 @@ class _Ear:
     queue: str
     bell: Bell
     told: bool = True  # events may be stored that it has not seen
+    work: bool = False  # a row became pending since its last hint
 
 
 def _at_fork(backend: SQLiteBackend) -> None:

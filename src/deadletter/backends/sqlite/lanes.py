@@ -52,7 +52,9 @@ Perform: TypeAlias = "Callable[[list[Operation]], None]"
 class WriteLane:
     """Performs operations in one transaction each batch; an error in one of them fails no other."""
 
-    def __init__(self, file: StoreFile, now_ms: Callable[[], int], ring: Callable[[dict[str, bool]], None]) -> None:
+    def __init__(
+        self, file: StoreFile, now_ms: Callable[[], int], ring: Callable[[dict[str, tuple[bool, bool]]], None]
+    ) -> None:
         self._file = file
         self._now_ms = now_ms
         self._ring = ring

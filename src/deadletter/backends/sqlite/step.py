@@ -52,10 +52,10 @@ class Notes:
     queues: dict[str, int] = attrs.field(factory=dict)  # met for the first time
 
     @property
-    def rings(self) -> dict[str, bool]:
-        """Queues that listeners want to look at → whether there are events."""
+    def rings(self) -> dict[str, tuple[bool, bool]]:
+        """Queues that listeners want to look at → whether there are events, and work."""
         return {
-            queue: bool(journal.events)
+            queue: (bool(journal.events), journal.work)
             for queue, (_, journal) in self.journals.items()
             if journal.work or journal.events
         }
