@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, assert_type
 
 from deadletter import (
+    BulkResult,
     Captured,
     DeadLetterQueue,
     Event,
@@ -153,6 +155,7 @@ def blocking() -> None:
     assert_type(dlq.sync.list(Query(type="x"), limit=5).items, Sequence[TaskRecord])
     assert_type(dlq.sync.scan(), Iterator[TaskRecord])
     assert_type(dlq.sync.cancel("id"), bool)
+    assert_type(dlq.sync.purge(Query(type="x"), cutoff=datetime.now(UTC)), BulkResult)
     with dlq.sync.subscribe("dead") as events:
         assert_type(events, Iterator[Event])
     dlq.sync.enqueue("x")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from ..model.record import BulkResult, State
 from ..model.task import from_ms
 from ..views import bulk_item
 from .exits import DONE, FAILED, BadUse, complain
-from .flags import Flags, Switch, Where, json_object, length
+from .flags import Flags, Switch, Where, json_object, length, moment
 from .output import emit, harmless, say
 from .progress import progress
 from .reading import each
@@ -35,6 +35,7 @@ class Bulk:
         everything: All letters, where there is no condition and no limit.
         dry_run: Only say how many match.
         yes: Do not ask.
+        cutoff: Leave alone what died after this time; that of an earlier result (--json) goes on with it.
     """
 
     limit: int | None = None
@@ -42,6 +43,12 @@ class Bulk:
     everything: Switch = False
     dry_run: Switch = False
     yes: Switch = False
+    cutoff: str | None = None
+
+    @property
+    def until(self) -> datetime | None:
+        """The cutoff as a time; raises BadUse."""
+        return moment("--cutoff", self.cutoff)
 
     def check(self, query: Query) -> None:
         """Refuse what would touch everything by oversight."""
@@ -144,11 +151,17 @@ async def purge(
     async with session(flags) as desk:
 
         async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
-            # A later death is not swept in: what was counted is what is deleted.
-            asked = query if cutoff is None or query.older_than is not None else attrs.evolve(query, older_than=cutoff)
-            return await desk.seen.purge(
-                asked, limit=how.limit, rate=how.rate, dry_run=dry_run, everything=how.everything, why=why
-            )
+            with progress("deleting", quiet=dry_run) as told:
+                return await desk.seen.purge(
+                    query,
+                    limit=how.limit,
+                    rate=how.rate,
+                    dry_run=dry_run,
+                    everything=how.everything,
+                    why=why,
+                    cutoff=cutoff,
+                    progress=told,
+                )
 
         return await _bulk(desk, how, "delete", go)
 
@@ -163,6 +176,8 @@ async def erase(*, where: Where | None = None, bulk: Bulk | None = None, flags: 
     query, how = (where or Where()).query(), bulk or Bulk()
     if how.rate is not None:
         raise BadUse("--rate: erase runs at full speed; use --limit to take it in parts")
+    if how.cutoff is not None:
+        raise BadUse("--cutoff: erase takes what lives, too; narrow it with --older-than")
     how.check(query)
     async with session(flags) as desk:
         plain = attrs.evolve(desk, seen=desk.queue)
@@ -206,9 +221,9 @@ async def _bulk(desk: Session, how: Bulk, verb: str, go: Callable[..., Awaitable
     """Count, ask, do, tell."""
     if not how.dry_run and not how.yes and not _can_ask():
         raise BadUse(f"nobody is here to be asked; --yes does it, --dry-run says how many it would {verb}")
-    result, cutoff = None, None
+    result, cutoff = None, how.until
     if how.dry_run or not how.yes:
-        result = await go(dry_run=True, cutoff=None)
+        result = await go(dry_run=True, cutoff=cutoff)
         cutoff = result.cutoff
     if not how.dry_run and (result is None or result.matched):
         if result is not None and not _confirmed(f"{verb} {result.matched} of queue {desk.queue.name!r}?"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -121,6 +122,19 @@ def length(flag: str, text: str | None) -> float | None:
         return parse_duration(text)
     except ValueError as error:
         raise BadUse(f"{flag}: {error}") from None
+
+
+def moment(flag: str, text: str | None) -> datetime | None:
+    """The time that a flag means; raises BadUse that names the flag."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise BadUse(f"{flag}: {text!r} is no time with a zone; write it like 2026-01-31T12:00:00Z") from None
+    return at
 
 
 def json_object(flag: str, text: str) -> dict[str, Any]:

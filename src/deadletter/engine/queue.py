@@ -390,10 +390,12 @@ class DeadLetterQueue:
         dry_run: bool = False,
         everything: bool = False,
         why: str | None = None,
+        cutoff: datetime | None = None,
+        progress: Callable[[BulkResult], object] | None = None,
     ) -> BulkResult:
-        """Delete the dead letters that match, oldest first. Refused like ``retry_all``."""
+        """Delete the dead letters that match, oldest first; ``cutoff`` and the rest are those of ``retry_all``."""
         await self.open()
-        plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, None, None)
+        plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, cutoff, progress)
         return await bulk.purge(self, plan, why or "")
 
     async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:

@@ -182,6 +182,9 @@ def test_retry_edits_and_keeps_hidden_values(sh: Shell) -> None:
         (["retry-all", "--type", "x", "--state", "pending", "--yes"], "state: pending cannot be meant"),
         (["retry-all", "--everything", "--yes", "--rate", "0"], "rate: 0.0 is no rate"),
         (["erase", "--everything", "--yes", "--rate", "5"], "--rate: erase runs at full speed"),
+        (["erase", "--everything", "--yes", "--cutoff", "2026-01-01T00:00:00Z"], "--cutoff: erase takes what lives"),
+        (["purge", "--everything", "--yes", "--cutoff", "today"], "--cutoff: 'today' is no time with a zone"),
+        (["retry-all", "--everything", "--yes", "--cutoff", "2026-01-01T00:00"], "--cutoff: '2026-01-01T00:00' is no"),
         (["ls", "--limit", "0"], "--limit: 0 is no number of lines"),
         (["ls", "--older-than", "soon"], "--older-than: 'soon' is no duration"),
         (["ls", "--reason", "boredom"], "reason: 'boredom' is none of"),
@@ -222,6 +225,15 @@ def test_retry_all_counts_first_and_changes_with_yes(sh: Shell) -> None:
 def test_retry_all_is_no_oracle_for_hidden_values(sh: Shell) -> None:
     assert sh.one("retry-all", "--payload", f"password={SECRET}-1", "--dry-run")["matched"] == 0
     assert sh.one("retry-all", "--payload", f"password={SECRET}-1", "--dry-run", "--reveal")["matched"] == 1
+
+
+@pytest.mark.parametrize("command", ["retry-all", "purge"])
+def test_the_cutoff_of_an_earlier_run_goes_on_with_it(sh: Shell, command: str) -> None:
+    first = sh.one(command, "--limit", "1", "--yes")
+    early = sh.one(command, "--everything", "--yes", "--cutoff", "2001-01-01T00:00:00Z")
+    assert (early["matched"], early["cutoff"]) == (0, "2001-01-01T00:00:00Z")
+    second = sh.one(command, "--everything", "--yes", "--cutoff", first["cutoff"])
+    assert (second["changed"], second["cutoff"]) == (2, first["cutoff"])
 
 
 def test_purge_deletes_dead_letters_only(sh: Shell) -> None:

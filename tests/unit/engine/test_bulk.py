@@ -122,6 +122,21 @@ async def test_the_first_calls_cutoff_resumes_it(dlq, letters, clock, kill):
     assert (await dlq.get(late)).state is State.DEAD
 
 
+async def test_a_purge_is_resumed_by_its_cutoff(dlq, letters, clock, kill):
+    seen = []
+    first = await dlq.purge(limit=2, progress=seen.append)
+    assert seen == [first]
+    clock.advance(1)
+    (late,) = await kill(dlq, Task(type="even"))
+    counted = await dlq.purge(everything=True, dry_run=True, cutoff=first.cutoff)
+    assert (counted.matched, counted.cutoff) == (3, first.cutoff)
+    second = await dlq.purge(everything=True, cutoff=first.cutoff)
+    assert (second.changed, second.cutoff) == (3, first.cutoff)
+    assert (await dlq.get(late)).state is State.DEAD
+    with pytest.raises(InvalidQuery, match="cutoff"):
+        await dlq.purge(limit=1, cutoff=datetime(2026, 1, 1))  # noqa: DTZ001
+
+
 async def test_older_than_is_counted_from_the_start(dlq, letters):
     assert (await dlq.purge(Query(older_than=3))).changed == 3
 
