@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         TaskRecord,
         WorkerInfo,
     )
+    from .model.retention import Retention
     from .model.task import Origin, Priority, Task
     from .rules.codec import JsonCodec
 
@@ -139,6 +140,7 @@ _HOMES = {
         "TaskRecord",
         "WorkerInfo",
     ),
+    "model.retention": ("Retention",),
     "model.task": (
         "Origin",
         "Priority",
@@ -192,6 +194,7 @@ __all__ = [
     "Priority",
     "Query",
     "Reason",
+    "Retention",
     "RetryAfter",
     "RetryPolicy",
     "State",

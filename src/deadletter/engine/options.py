@@ -12,6 +12,7 @@ import attrs
 
 from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
+from ..model.retention import Retention
 from ..model.task import Duration, Task, seconds
 from ..retry import as_policy, retries_allowed
 from ..rules.redaction import DEFAULT_PATHS, Redactor, path_mark
@@ -39,6 +40,7 @@ class Options:
     policy: RetryPolicy
     max_retries: int | None
     keep_letters_ms: int | None
+    retention: Retention | None
     keep_finished_ms: int
     on_uncertain: Literal["retry", "dead"]
     release: str | None
@@ -91,6 +93,7 @@ def make_options(
     retry_delays: Sequence[timedelta | float] | None,
     max_retries: int | None,
     dlq_ttl: Duration | None,
+    retention: Retention | None,
     keep_finished: Duration,
     on_uncertain: Literal["retry", "dead"],
     release: str | None,
@@ -116,6 +119,8 @@ def make_options(
         raise InvalidTask("on_uncertain", f'{on_uncertain!r} is not one of "retry", "dead"')
     if max_retries is not None:
         Task(type="check", max_retries=max_retries)
+    if not isinstance(retention, Retention | None):
+        raise InvalidTask("retention", f"{retention!r} is no Retention; give Retention(count=1000), or None")
     lease_ms = to_ms("lease", lease)
     _at_least("lease", lease_ms / 1000, 0.05)
     _at_least("keep_finished", seconds("keep_finished", keep_finished), 900)
@@ -127,6 +132,7 @@ def make_options(
         policy=as_policy(schedule),
         max_retries=max_retries,
         keep_letters_ms=to_ms("dlq_ttl", dlq_ttl) if dlq_ttl is not None else None,
+        retention=retention,
         keep_finished_ms=to_ms("keep_finished", keep_finished),
         on_uncertain=on_uncertain,
         release=release if release is not None else os.environ.get("DEADLETTER_RELEASE") or None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model.outcome import Processor
     from ..model.query import Query
     from ..model.record import BulkResult, FailureGroup, Page, Pause, Reason, Stats, TaskRecord
+    from ..model.retention import Retention
     from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
     from ..retry import as_policy
     from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
@@ -62,6 +63,7 @@ class DeadLetterQueue:
         retry: a RetryPolicy, or a sequence of delays. ``retry_delays`` is the same by another name; not both.
         max_retries: where a task says None; None lets the policy decide (10 where it has no end).
         dlq_ttl: how long a letter is kept, stamped on it when it dies; None keeps it for ever.
+        retention: further limits on letters, which only workers of a queue that was given them apply.
         keep_finished: how long ended tasks stay known, at least 900 s.
         on_uncertain: what happens to a task whose worker vanished in mid-attempt.
         release: the version of your code, kept on every failure; default ``$DEADLETTER_RELEASE``.
@@ -91,6 +93,7 @@ class DeadLetterQueue:
         retry_delays: Sequence[timedelta | float] | None = None,
         max_retries: int | None = None,
         dlq_ttl: Duration | None = 7 * 24 * 3600,
+        retention: Retention | None = None,
         keep_finished: Duration = 3600,
         on_uncertain: Literal["retry", "dead"] = "retry",
         release: str | None = None,
@@ -116,6 +119,7 @@ class DeadLetterQueue:
             retry_delays=retry_delays,
             max_retries=max_retries,
             dlq_ttl=dlq_ttl,
+            retention=retention,
             keep_finished=keep_finished,
             on_uncertain=on_uncertain,
             release=release,

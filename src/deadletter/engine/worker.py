@@ -24,6 +24,7 @@ from ..runtime.loops import Bell, loop_caller
 from .attempt import Attempt, begin, call, decide, stopped
 from .pauses import Pauses
 from .presence import Presence
+from .retention import retain_once, retain_until_cancelled
 from .settler import Settler, persist
 from .sweeper import sweep_until_cancelled
 
@@ -126,6 +127,8 @@ class Worker:
                     await over.wait()
                 finally:
                     self.stop()
+            if until_idle:  # nobody else does where cron runs us
+                await retain_once(self._queue)
         finally:
             self._queue.registry.watchers.remove(bell.ring)
             self._bell = None
@@ -140,6 +143,7 @@ class Worker:
                 if not self._until_idle:
                     group.start_soon(Presence(self._queue, self).keep)
                     group.start_soon(sweep_until_cancelled, self._queue)
+                    group.start_soon(retain_until_cancelled, self._queue)
                 group.start_soon(self._listen)
                 if self._queue.threads.inline:
                     group.start_soon(self._queue.keeper.serve)

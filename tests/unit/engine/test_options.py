@@ -20,6 +20,7 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch):
     assert told.name == "default"
     assert told.policy == Schedule([5, 30, 120, 300], jitter=0.1)
     assert told.keep_letters_ms == 7 * 24 * 3600 * 1000
+    assert told.retention is None
     assert told.keep_finished_ms == 3600 * 1000
     assert (told.on_uncertain, told.release, told.capture_timeout, told.alert_threshold) == ("retry", None, 2, 10)
     assert (told.lease_ms, told.max_lease_losses, told.max_runtime) == (60_000, 3, 3600)
@@ -36,6 +37,7 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch):
         ({"name": 3}, "name"),
         ({"max_retries": -1}, "max_retries"),
         ({"dlq_ttl": -1}, "dlq_ttl"),
+        ({"retention": 100}, "retention"),
         ({"keep_finished": 899}, "keep_finished"),
         ({"on_uncertain": "perhaps"}, "on_uncertain"),
         ({"redact": "card"}, "redact"),
