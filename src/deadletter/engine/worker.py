@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..model.errors import BackendError, DeadLetterError, InvalidTask, Undecodable
-from ..model.row import BATCH, Change, Claim, Claimed, Hint, Row, Verdict
+from ..model.row import BATCH, PENDING, RUNNING, Change, Claim, Claimed, Hint, Row, Verdict
 from ..model.task import Duration, seconds
 from ..rules import changes
 from ..runtime.crew import Crew, open_crew
@@ -71,6 +71,7 @@ class Worker:
         self._batch = batch
         self._grace = seconds("shutdown_grace", shutdown_grace)
         self._attempts: dict[str, Attempt] = {}
+        self._ended = 0  # tasks, for good
         self._stopping = False
         self._until_idle = False
         self._awaits_quiet = False  # somebody waits for the last verdict
@@ -142,7 +143,7 @@ class Worker:
                 group.start_soon(settler.run)
                 if not self._until_idle:
                     group.start_soon(Presence(self._queue, self).keep)
-                    group.start_soon(sweep_until_cancelled, self._queue)
+                    group.start_soon(sweep_until_cancelled, self._queue, lambda: self._ended)
                     group.start_soon(retain_until_cancelled, self._queue)
                 group.start_soon(self._listen)
                 if self._queue.threads.inline:
@@ -192,6 +193,8 @@ class Worker:
                     change.id,
                     verdict,
                 )
+            elif change.to not in (PENDING, RUNNING):
+                self._ended += 1
         self._queue.keeper.settled(batch)
         if self._awaits_quiet:
             self._wake_feeder()

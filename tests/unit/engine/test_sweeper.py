@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import anyio
+import attrs
 import pytest
 
 from deadletter import BackendUnavailable, DeadLetterQueue, Reason, State, Task
@@ -99,3 +100,42 @@ async def test_letters_that_age_out_are_told_and_wake_nobody(dlq, backend, clock
             assert (told.kind, told.count, told.task_id) == ("purged", 2, None)
             await dlq.enqueue(Task(type="t"))
             assert isinstance(await anext(signals), Hint)
+
+
+async def test_as_many_are_forgotten_as_were_ended_and_a_batch_more(dlq, clock, until):
+    """Rows of a worker that ends more than a hundred tasks a second would pile up otherwise."""
+    for _ in range(7):
+        rows = [attrs.evolve(dlq.new_row(Task(type="t")), state="dead", keep_ms=5) for _ in range(100)]
+        await dlq.backend.insert(dlq.name, rows)
+    clock.advance(1)
+    ended, left = 350, []
+    async with anyio.create_task_group() as group:
+        group.start_soon(sweep_until_cancelled, dlq, lambda: ended)
+        for _ in range(3):
+            await until(lambda: clock.sleepers)
+            left.append((await dlq.stats()).by_state["dead"])
+            clock.advance(1)
+        group.cancel_scope.cancel()
+    assert left == [200, 100, 0]
+
+
+async def test_a_worker_tells_its_sweeper_how_many_it_ended(
+    dlq, backend, working, until, pass_until, clock, monkeypatch
+):
+    dlq.processor("t")(lambda task: task.payload["ok"])
+    await dlq.enqueue_many([Task(type="t", payload={"ok": n % 2 == 0}) for n in range(250)])
+    sweep, sweeps = backend.sweep, []
+
+    async def counted(queue, limit):
+        sweeps.append(queue)
+        return await sweep(queue, limit)
+
+    async with working(dlq):
+
+        async def done():
+            return (await dlq.stats()).by_state["pending"] == (await dlq.stats()).by_state["running"] == 0
+
+        await until(done)
+        monkeypatch.setattr(backend, "sweep", counted)
+        await pass_until(lambda: sweeps.count(dlq.name) >= 4, step=1, pause=0.005)
+        assert clock.monotonic() <= 2
