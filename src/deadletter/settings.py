@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .engine import lazy
-from .engine import queue as engine_queue
-from .engine.queue import DeadLetterQueue
+from .engine.queue import DeadLetterQueue, living
 from .model.errors import DeadLetterError, InvalidSetting, InvalidTask
 from .rules.redaction import redactor
 
@@ -82,7 +81,7 @@ def load_app(target: str, *, setting: str = "DEADLETTER_APP") -> DeadLetterQueue
 def known_queues() -> list[DeadLetterQueue]:
     """Every queue that this process has made and still holds, by name."""
     lazy.made()  # those of functions that were decorated by URL or environment
-    return sorted(engine_queue._children, key=lambda queue: (queue.name, queue.backend.url))  # noqa: SLF001 - its registry
+    return sorted(living(), key=lambda queue: (queue.name, queue.backend.url))
 
 
 def import_module(name: str, *, setting: str) -> ModuleType:
@@ -97,13 +96,14 @@ def import_module(name: str, *, setting: str) -> ModuleType:
         raise InvalidSetting(setting, _failed(name, error)) from error
     except DeadLetterError as error:
         raise InvalidSetting(setting, _failed(name, error)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no module to import
         raise InvalidSetting(setting, _failed(name, error)) from error
 
 
-def _failed(name: str, error: Exception) -> str:
+def _failed(name: str, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    told = isinstance(error, SyntaxError) or not frames  # which names its place itself
+    place = "" if told else f" ({frames[-1].filename}, line {frames[-1].lineno})"
     said = " ".join(str(error).split())
     return f"importing {name!r} failed: {type(error).__name__}: {said}{place}"
 

@@ -152,7 +152,7 @@ def test_retry_all_on_a_terminal_says_how_many_and_asks(
 ) -> None:
     _letters(dlq)
     asked = Terminal(environ, "retry-all", "--everything")
-    asked.expect("retry 3 of queue 'default'? [y/N] ")
+    asked.expect(f"retry 3 letters of queue 'default' on {dlq.backend.url}? [y/N] ")
     asked.type(answer)
     assert asked.end() == code
     assert dlq.sync.stats().by_state["dead"] == left

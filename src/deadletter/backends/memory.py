@@ -70,8 +70,15 @@ class MemoryBackend(Backend):
     async def inspect(self) -> Inspection:
         """Say that nothing lasts."""
         note = Finding(level="warning", text="memory: nothing survives this process; meant for tests")
+        with self._lock:
+            queues = sorted(self._queues)
         return Inspection(
-            backend="memory", version="", now_ms=self._clock.now_ms(), durability="none: memory only", findings=[note]
+            backend="memory",
+            version="",
+            now_ms=self._clock.now_ms(),
+            durability="none: memory only",
+            findings=[note],
+            queues=queues,
         )
 
     async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:

@@ -8,7 +8,8 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from ..__about__ import __version__
-from . import changing, demo, health, pausing, reading, simulation, transfer, working
+from . import changing, completion, demo, health, pausing, reading, simulation, transfer, working
+from .output import styled
 
 _HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
 
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "resume": pausing.resume,
     },
     "Move": {"export": transfer.export, "import": transfer.import_},
+    "Set up": {"completion": completion.completion},
 }
 
 
@@ -53,5 +55,8 @@ def make_app() -> App:
         group = Group(section, sort_key=at)
         for name, command in commands.items():
             app.command(command, name=name, group=group)
-    app.register_install_completion_command()
+    if not styled():
+        from rich.console import Console
+
+        app.console = Console(color_system=None)
     return app

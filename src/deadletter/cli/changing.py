@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,16 +13,17 @@ from typing import Any
 import attrs
 from cyclopts import Parameter
 
+from ..engine.bulk import matching
 from ..model.errors import Conflict, InvalidTask, TaskBusy, TaskNotFound
 from ..model.query import Query
 from ..model.record import BulkResult, State
+from ..model.row import BATCH
 from ..model.task import from_ms
 from ..views import bulk_item
 from .exits import DONE, FAILED, BadUse, complain
 from .flags import Flags, Switch, Where, json_object, length, moment
 from .output import emit, harmless, say
 from .progress import progress
-from .reading import each
 from .session import Session, session
 
 
@@ -32,9 +35,9 @@ class Bulk:
     Attributes:
         limit: Change at most so many, oldest first.
         rate: At most so many a second.
-        everything: All letters, where there is no condition and no limit.
+        everything: All of them, where there is no condition and no limit.
         dry_run: Only say how many match.
-        yes: Do not ask.
+        yes: Do not ask; needed where nobody can be asked.
         cutoff: Leave alone what died after this time; that of an earlier result (--json) goes on with it.
     """
 
@@ -51,7 +54,11 @@ class Bulk:
         return moment("--cutoff", self.cutoff)
 
     def check(self, query: Query) -> None:
-        """Refuse what would touch everything by oversight."""
+        """Refuse what would touch everything by oversight, and numbers that cannot be meant."""
+        if self.limit is not None and self.limit < 0:
+            raise BadUse(f"--limit: {self.limit} is no count; give 0 or more")
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise BadUse(f"--rate: {self.rate:g} is no rate; give tasks per second, more than 0")
         if not (query.has_condition or self.limit is not None or self.everything):
             raise BadUse("there is no condition; narrow it, give a --limit, or say --everything")
 
@@ -121,8 +128,8 @@ async def retry_all(*, where: Where | None = None, bulk: Bulk | None = None, fla
     how.check(query)
     async with session(flags) as desk:
 
-        async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
-            with progress("retrying", quiet=dry_run) as told:
+        async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:
+            with progress("retrying", total=total, quiet=dry_run) as tell:
                 return await desk.seen.retry_all(
                     query,
                     limit=how.limit,
@@ -130,7 +137,7 @@ async def retry_all(*, where: Where | None = None, bulk: Bulk | None = None, fla
                     dry_run=dry_run,
                     everything=how.everything,
                     cutoff=cutoff,
-                    progress=told,
+                    progress=lambda result: tell(result.matched),
                 )
 
         return await _bulk(desk, how, "retry", go)
@@ -150,17 +157,17 @@ async def purge(
     how.check(query)
     async with session(flags) as desk:
 
-        async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:
-            with progress("deleting", quiet=dry_run) as told:
+        async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:
+            with progress("deleting", total=total, quiet=dry_run) as tell:
                 return await desk.seen.purge(
                     query,
                     limit=how.limit,
                     rate=how.rate,
                     dry_run=dry_run,
                     everything=how.everything,
+                    cutoff=cutoff,  # a later death is not swept in: what was counted is what is deleted
+                    progress=lambda result: tell(result.matched),
                     why=why,
-                    cutoff=cutoff,
-                    progress=told,
                 )
 
         return await _bulk(desk, how, "delete", go)
@@ -171,31 +178,56 @@ async def erase(*, where: Where | None = None, bulk: Bulk | None = None, flags: 
 
     Example: deadletter erase --payload customer.id=7
 
-    Running tasks go when their attempt ends.
+    Running tasks go when their attempt ends, and the command waits for them.
     """
     query, how = (where or Where()).query(), bulk or Bulk()
-    if how.rate is not None:
-        raise BadUse("--rate: erase runs at full speed; use --limit to take it in parts")
     if how.cutoff is not None:
         raise BadUse("--cutoff: erase takes what lives, too; narrow it with --older-than")
     how.check(query)
     async with session(flags) as desk:
-        plain = attrs.evolve(desk, seen=desk.queue)
-        states = State if query.state == State.DEAD else (query.state,)
 
-        async def go(*, dry_run: bool, cutoff: datetime | None) -> BulkResult:  # noqa: ARG001 - as the others
-            if how.limit is None and not dry_run:
+        async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:  # noqa: ARG001 - as the others
+            if how.limit is None and how.rate is None and not dry_run:
                 return await desk.queue.erase(query, everything=how.everything)
-            ids = [
-                record.id
-                for state in states
-                async for record in each(plain, attrs.evolve(query, state=state), how.limit)
-            ][: how.limit]
+            ids = await _first_ids(desk, query, how.limit)
             if dry_run:
                 return BulkResult(matched=len(ids), changed=0, failed=0, cutoff=from_ms(desk.queue.clock.now_ms()))
-            return await desk.queue.erase(attrs.evolve(query, ids=ids))
+            with progress("erasing", total=len(ids)) as tell:
+                return await _erase_named(desk, query, ids, how.rate, tell)
 
         return await _bulk(desk, how, "erase", go)
+
+
+async def _first_ids(desk: Session, query: Query, limit: int | None) -> list[str]:
+    """The ids of what matches in any state that the query allows, oldest first within each state."""
+    states = State if query.state in (None, State.DEAD) else (query.state,)
+    now_ms = (await desk.queue.backend.inspect()).now_ms
+    ids: list[str] = []
+    for state in states:
+        async with aclosing(matching(desk.queue, query, state, now_ms=now_ms)) as found:
+            async for rows in found:
+                ids += [row.id for row in rows]
+                if limit is not None and len(ids) >= limit:
+                    return ids[:limit]
+    return ids
+
+
+async def _erase_named(
+    desk: Session, query: Query, ids: Sequence[str], rate: float | None, tell: Callable[[int], object]
+) -> BulkResult:
+    """Erase step by step, each at most a second's worth of the rate."""
+    clock = desk.queue.clock
+    size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
+    result = BulkResult(matched=0, changed=0, failed=0, cutoff=from_ms(clock.now_ms()))
+    for at in range(0, len(ids), size):
+        if rate is not None and at:
+            await clock.sleep(size / rate)
+        step = await desk.queue.erase(attrs.evolve(query, ids=ids[at : at + size]))
+        result = attrs.evolve(
+            result, matched=min(at + size, len(ids)), changed=result.changed + step.changed, cutoff=step.cutoff
+        )
+        tell(result.matched)
+    return result
 
 
 async def _told(desk: Session, id_: str, state: str, change: Callable[[], Awaitable[object]]) -> bool:
@@ -223,17 +255,28 @@ async def _bulk(desk: Session, how: Bulk, verb: str, go: Callable[..., Awaitable
         raise BadUse(f"nobody is here to be asked; --yes does it, --dry-run says how many it would {verb}")
     result, cutoff = None, how.until
     if how.dry_run or not how.yes:
-        result = await go(dry_run=True, cutoff=cutoff)
+        result = await go(dry_run=True, cutoff=cutoff, total=None)
         cutoff = result.cutoff
     if not how.dry_run and (result is None or result.matched):
-        if result is not None and not _confirmed(f"{verb} {result.matched} of queue {desk.queue.name!r}?"):
+        if result is not None and not _confirmed(f"{verb} {_sum(result.matched, verb)} of {_place(desk)}?"):
             say("nothing was changed")
             return FAILED
-        result = await go(dry_run=False, cutoff=cutoff)
+        result = await go(dry_run=False, cutoff=cutoff, total=None if result is None else result.matched)
     assert result is not None  # noqa: S101 - one of the two branches ran
     final = result
+    if not final.matched:
+        await desk.remark_if_unknown()
     desk.answer(bulk_item(final), lambda: print(_sentence(final, dry_run=how.dry_run)))
     return FAILED if final.failed else DONE
+
+
+def _sum(count: int, verb: str) -> str:
+    noun = "task" if verb == "erase" else "letter"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _place(desk: Session) -> str:
+    return harmless(f"queue {desk.queue.name!r} on {desk.queue.backend.url}")
 
 
 def _sentence(result: BulkResult, *, dry_run: bool) -> str:
@@ -244,9 +287,17 @@ def _sentence(result: BulkResult, *, dry_run: bool) -> str:
 
 
 def _can_ask() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _confirmed(question: str) -> bool:
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    # The event loop turns Ctrl-C into a cancellation, which nobody would hear while we wait for the line.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from ..model.errors import DeadLetterError, NotDead, NotReplayable, TaskBusy, TaskNotFound
 from .output import harmless, say
@@ -14,6 +16,7 @@ from .output import harmless, say
 DONE, FAILED, BAD_USE = 0, 1, 2
 INTERRUPTED = 130  # as a shell says it: 128 + SIGINT
 
+_OF_THE_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # print does not say where it failed
 _OF_THE_DATA = (TaskNotFound, NotDead, NotReplayable, TaskBusy)  # well asked, and the answer is no
 
 
@@ -25,6 +28,8 @@ def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` where None is given) and answer its exit code."""
     from .app import make_app
 
+    if sys.stdout is None:  # closed by whoever started us: the exit code is all that is wanted
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
     try:
         answer = make_app()(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -32,6 +37,7 @@ def run(tokens: Sequence[str] | None = None) -> int:
         _drop_output()
         return DONE
     except KeyboardInterrupt:
+        complain("interrupted")
         return INTERRUPTED
     except Exception as error:
         return told(error)
@@ -44,13 +50,18 @@ def told(error: Exception) -> int:
         return told(error.exceptions[0])
     if isinstance(error, CycloptsError):
         chain = " ".join(("deadletter", *(error.command_chain or ())))
-        complain(f"{error} ({chain} --help tells more)")
+        said = str(error)
+        if isinstance(error, UnusedCliTokensError):
+            said = f"{' '.join(error.unused_tokens or ())}: this command takes no such argument"
+        complain(f"{said} ({chain} --help tells more)")
         return BAD_USE
     if isinstance(error, DeadLetterError | BadUse):
         complain(str(error))
         return FAILED if isinstance(error, _OF_THE_DATA) else BAD_USE
-    if isinstance(error, OSError) and error.filename is not None:
-        complain(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _OF_THE_OUTPUT):
+        complain(f"{error.filename or 'output'}: {error.strerror}")
+        if error.filename is None:
+            _drop_output()
         return BAD_USE
     raise error
 

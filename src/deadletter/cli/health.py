@@ -15,7 +15,7 @@ from ..model.record import Stats
 from .exits import DONE, FAILED, BadUse
 from .flags import Flags, length
 from .output import harmless, pairs, span
-from .session import session
+from .session import session, user_queues
 
 _SKEW = 1000  # ms between this machine's clock and the store's that are worth a word
 
@@ -49,6 +49,7 @@ async def check(
         document |= {"oldest_dead": stats.oldest_dead, "overdue": sum(overdue.values()), "paused": stats.paused}
         told = [*(problems or ["healthy"]), *(f"paused: {glob} ({why})" for glob, why in stats.paused.items())]
         desk.answer(document, lambda: print("\n".join(map(harmless, told))))
+        await desk.remark_if_unknown()
     return FAILED if problems else DONE
 
 
@@ -91,6 +92,7 @@ async def doctor(*, flags: Flags | None = None) -> int:
             "version": found.version,
             "durability": found.durability,
             "clock_skew_ms": skew,
+            "queues": user_queues(found),
             "findings": findings,
         }
         desk.answer(document, lambda: pairs(_told(document)))
@@ -100,7 +102,8 @@ async def doctor(*, flags: Flags | None = None) -> int:
 def _told(document: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for name, value in document.items():
         if name != "findings":
-            yield name.replace("_", " "), str(value)
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            yield name.replace("_", " "), shown or "none"
     for finding in document["findings"]:
         yield str(finding["level"]), "; ".join(str(value) for name, value in finding.items() if name != "level")
     if not document["findings"]:

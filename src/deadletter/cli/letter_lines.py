@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import binascii
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
+
+import attrs
 
 from ..engine.queue import DeadLetterQueue
 from ..model.errors import InvalidTask
@@ -13,12 +16,15 @@ from ..model.record import Reason, State, TaskRecord
 from ..model.row import DEAD, FailureRow, NewRow
 from ..model.task import Origin, Task, seconds, to_ms
 from ..rules.codec import digest, encode_task, key_hash
-from ..rules.redaction import path_mark, refuse_redacted
+from ..rules.error_text import MESSAGE_LIMIT
+from ..rules.frames import TEXT_LIMIT
+from ..rules.redaction import path_mark, redactor, refuse_redacted
 from ..rules.strict_json import loads_strict
 
 FORMAT = 1
 LONGEST = 20_000_000  # bytes of a line
 _RANK = {"high": 0, "normal": 1, "low": 2}
+_MOST = 2**31 - 1
 
 
 def line_of(record: TaskRecord, item: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +37,8 @@ def line_of(record: TaskRecord, item: dict[str, Any]) -> dict[str, Any]:
         "timeout": None if task.timeout is None else seconds("timeout", task.timeout),
         "expires_in": None if task.expires_in is None else seconds("expires_in", task.expires_in),
         "on_uncertain": task.on_uncertain,
+        "lease_losses": record.lease_losses,
+        "postpones": record.postpones,
         "redact": list(record.redact),
         "origin": origin
         and {
@@ -42,22 +50,24 @@ def line_of(record: TaskRecord, item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def row_of(line: str, queue: DeadLetterQueue) -> NewRow:
-    """The row to insert. Raises ValueError (InvalidTask among them) that says what is wrong with the line."""
-    letter = loads_strict(line, max_bytes=LONGEST, field="letter")
-    if not isinstance(letter, dict):
+def row_of(line: bytes, queue: DeadLetterQueue) -> NewRow:
+    """The row to insert. Raises InvalidTask that names the field and says what is wrong with it.
+
+    A letter with hidden values arrives as one that cannot be replayed, and leaves its key to the real one.
+    """
+    document = loads_strict(line, max_bytes=LONGEST, field="letter")
+    if not isinstance(document, dict):
         raise InvalidTask("letter", "is no JSON object")
-    if letter.get("format") != FORMAT:
-        raise ValueError(f"format {letter.get('format')!r} is not one that this version reads; was it made by export?")
-    if letter.get("state") != State.DEAD:
-        raise ValueError(f"its state is {letter.get('state')!r}; only dead letters can be imported")
+    letter = _Part(document)
+    if document.get("format") != FORMAT:
+        raise letter.bad("format", "is not one that this version reads; was it made by export?")
+    if document.get("state") != State.DEAD:
+        raise letter.bad("state", "cannot be imported; only dead letters can")
     task = _task(letter)
     hidden = _hides(task.payload)
-    history = [_failure(entry) for entry in letter.get("history") or ()]
+    key = None if hidden else task.idempotency_key
     options = queue.options
-    died = _ms(letter, "died_at")
-    expires = letter.get("expires_at")
-    key = task.idempotency_key
+    history = [_failure(entry) for entry in letter.parts("history")]
     return NewRow(
         id=task.id,
         type=task.type,
@@ -68,70 +78,140 @@ def row_of(line: str, queue: DeadLetterQueue) -> NewRow:
             queue.codec,
             task,
             max_payload_bytes=options.max_payload_bytes,
-            replayable=not hidden and letter.get("replayable") is not False,
+            replayable=not hidden and document.get("replayable") is not False,
         ),
         state=DEAD,
-        keep_ms=None if expires is None else max(0, _ms(letter, "expires_at") - died),
-        redact=path_mark(letter.get("redact") or (), defaults=False),
+        keep_ms=_keep_ms(letter),
+        redact=path_mark(_redact(letter), defaults=False),
         release=history[-1].release if history else None,
-        reason=Reason(letter.get("reason") or Reason.CAPTURED),
-        attempts=int(letter.get("attempts") or 0),
-        replays=int(letter.get("replays") or 0),
+        reason=_reason(letter),
+        attempts=letter.count("attempts"),
+        lease_losses=letter.count("lease_losses"),
+        postpones=letter.count("postpones"),
+        replays=letter.count("replays"),
         history=history,
-        due_at_ms=_ms(letter, "due_at"),
-        created_at_ms=_ms(letter, "created_at"),
-        ended_at_ms=died,
+        due_at_ms=letter.time_ms("due_at"),
+        created_at_ms=letter.time_ms("created_at"),
+        ended_at_ms=letter.time_ms("died_at"),
         count=(("imported", task.type, ""),),
     )
 
 
-def _task(letter: Mapping[str, Any]) -> Task:
-    origin = letter.get("origin")
+@attrs.frozen
+class _Part:
+    """A JSON object of a line, read field by field; what is wrong is told with the field's path."""
+
+    fields: Mapping[str, Any]
+    path: str = ""
+
+    def bad(self, name: str, problem: str) -> InvalidTask:
+        value = repr(self.fields.get(name))
+        return InvalidTask(f"{self.path}{name}", f"{value if len(value) <= 80 else value[:77] + '...'} {problem}")
+
+    def text(self, name: str) -> str | None:
+        value = self.fields.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.bad(name, "is no text")
+        return value
+
+    def count(self, name: str, *, least: int = 0) -> int:
+        value = self.fields.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+            raise self.bad(name, f"is no count; give {least} or more")
+        return value
+
+    def time_ms(self, name: str) -> int:
+        try:
+            at = datetime.fromisoformat(self.text(name) or "")
+        except ValueError:
+            raise self.bad(name, "is no time; write it like 2026-11-24T17:07:49Z") from None
+        if at.tzinfo is None or at.year < 1970:
+            raise self.bad(name, "has no time zone" if at.tzinfo is None else "is before 1970")
+        return to_ms(at)
+
+    def parts(self, name: str) -> Iterator[_Part]:
+        value = self.fields.get(name) or []
+        if not isinstance(value, list):
+            raise self.bad(name, "is no list")
+        for at, entry in enumerate(value):
+            if not isinstance(entry, dict):
+                raise self.bad(name, f"holds at {at} what is no object")
+            yield _Part(entry, f"{self.path}{name}[{at}].")
+
+
+def _task(letter: _Part) -> Task:
+    fields = letter.fields
     return Task(
-        id=letter.get("id"),  # type: ignore[arg-type]
-        type=letter.get("type"),  # type: ignore[arg-type]
-        payload=letter.get("payload"),  # type: ignore[arg-type]
-        priority=letter.get("priority", "normal"),
-        max_retries=letter.get("max_retries"),
-        idempotency_key=letter.get("idempotency_key"),
-        metadata=letter.get("metadata") or {},
-        timeout=letter.get("timeout"),
-        expires_in=letter.get("expires_in"),
-        on_uncertain=letter.get("on_uncertain"),
-        origin=None
-        if origin is None
-        else Origin(
-            system=origin["system"],
-            queue=origin.get("queue"),
-            native_id=origin.get("native_id"),
-            raw=base64.b64decode(origin["raw"], validate=True) if origin.get("raw") is not None else None,
-        ),
+        id=fields.get("id"),  # type: ignore[arg-type]
+        type=fields.get("type"),  # type: ignore[arg-type]
+        payload=fields.get("payload"),  # type: ignore[arg-type]
+        priority=fields.get("priority", "normal"),
+        max_retries=fields.get("max_retries"),
+        idempotency_key=fields.get("idempotency_key"),
+        metadata=fields.get("metadata") or {},
+        timeout=fields.get("timeout"),
+        expires_in=fields.get("expires_in"),
+        on_uncertain=fields.get("on_uncertain"),
+        origin=_origin(letter),
     )
 
 
-def _failure(entry: Mapping[str, Any]) -> FailureRow:
-    duration = entry.get("duration")
+def _origin(letter: _Part) -> Origin | None:
+    fields = letter.fields.get("origin")
+    if fields is None:
+        return None
+    if not isinstance(fields, dict) or not isinstance(fields.get("system"), str):
+        raise letter.bad("origin", "names no system")
+    origin = _Part(fields, "origin.")
+    try:
+        raw = base64.b64decode(origin.text("raw") or "", validate=True)
+    except (binascii.Error, ValueError):
+        raise origin.bad("raw", "is no base64") from None
+    return Origin(
+        system=fields["system"],
+        queue=origin.text("queue"),
+        native_id=origin.text("native_id"),
+        raw=None if fields.get("raw") is None else raw,
+    )
+
+
+def _failure(entry: _Part) -> FailureRow:
+    duration = entry.fields.get("duration")
     return FailureRow(
-        attempt=int(entry["attempt"]),
-        at_ms=_ms(entry, "at"),
-        duration_ms=None if duration is None else round(duration * 1000),
-        error_type=str(entry["type"]),
-        message=str(entry["message"]),
-        traceback=str(entry.get("traceback") or ""),
-        fingerprint=str(entry.get("fingerprint") or ""),
-        worker=entry.get("worker"),
-        release=entry.get("release"),
+        attempt=entry.count("attempt"),
+        at_ms=entry.time_ms("at"),
+        duration_ms=None if duration is None else round(seconds(f"{entry.path}duration", duration) * 1000),
+        error_type=entry.text("type") or "",
+        message=(entry.text("message") or "")[:MESSAGE_LIMIT],
+        traceback=(entry.text("traceback") or "")[:TEXT_LIMIT],
+        fingerprint=entry.text("fingerprint") or "",
+        worker=entry.text("worker"),
+        release=entry.text("release"),
     )
 
 
-def _ms(entry: Mapping[str, Any], name: str) -> int:
-    text = entry.get(name)
-    if not isinstance(text, str):
-        raise InvalidTask(name, f"{text!r} is no time")
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise InvalidTask(name, f"{text!r} has no time zone")
-    return to_ms(at)
+def _keep_ms(letter: _Part) -> int | None:
+    """How long it is kept from its death on: to the time that was stamped on it."""
+    if letter.fields.get("expires_at") is None:
+        return None
+    keep_ms = letter.time_ms("expires_at") - letter.time_ms("died_at")
+    if keep_ms < 0:
+        raise letter.bad("expires_at", "is before died_at")
+    return keep_ms
+
+
+def _reason(letter: _Part) -> Reason:
+    try:
+        return Reason(letter.text("reason") or Reason.CAPTURED)
+    except ValueError:
+        raise letter.bad("reason", f"is not one of {', '.join(Reason)}") from None
+
+
+def _redact(letter: _Part) -> tuple[str, ...]:
+    paths = letter.fields.get("redact") or []
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise letter.bad("redact", "is no list of paths")
+    return redactor(tuple(paths)).paths
 
 
 def _hides(payload: Mapping[str, Any]) -> bool:

@@ -21,6 +21,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def styled() -> bool:
+    """Whether what is shown on a terminal may have bold text and colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def harmless(text: str, *, lines: bool = False) -> str:
     """The text with everything that is not printable spelled out as an escape; ``lines`` keeps line ends and tabs."""
     if text.isprintable():
@@ -57,12 +62,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    drawn = Table(box=None, header_style="bold" if styled() else "", pad_edge=False)
     for at, column in enumerate(columns):
         drawn.add_column(column, no_wrap=at == 0, overflow="fold", justify="right" if column in _NUMBERS else "left")
     for row in shown:
         drawn.add_row(*map(Text, row))
-    Console(highlight=False).print(drawn)
+    Console(highlight=False, color_system="auto" if styled() else None).print(drawn)
 
 
 _NUMBERS = {"COUNT", "TRIES"}
@@ -72,7 +77,7 @@ def pairs(labelled: Iterable[tuple[str, str]]) -> None:
     """Labels and their values, one a line; further lines of a value are indented."""
     shown = [(label, harmless(value, lines=True)) for label, value in labelled]
     width = max((len(label) for label, _ in shown), default=0) + 2
-    bold, plain = ("\x1b[1m", "\x1b[0m") if on_terminal() and not os.environ.get("NO_COLOR") else ("", "")
+    bold, plain = ("\x1b[1m", "\x1b[0m") if on_terminal() and styled() else ("", "")
     for label, value in shown:
         first, *rest = value.split("\n")
         print(f"{bold}{label}{plain}{' ' * (width - len(label))}{first}".rstrip())

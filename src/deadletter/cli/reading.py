@@ -14,7 +14,7 @@ from ..views import group_item, stats_item
 from ..views import groups as see_groups
 from .exits import DONE, BadUse
 from .flags import Flags, Where
-from .output import emit, moment, pairs, say, span, table, when
+from .output import emit, harmless, moment, pairs, say, span, table, when
 from .session import Session, session
 
 _PAGE = 1000
@@ -85,7 +85,7 @@ async def groups(
         else:
             rows = (
                 (
-                    group.key or "-",
+                    _cut(group.key) or "-",
                     str(group.count),
                     group.type,
                     when(group.last_seen),
@@ -94,6 +94,8 @@ async def groups(
                 for group in shown
             )
             table((by.upper(), "COUNT", "TYPE", "LAST", "ERROR"), rows)
+        if not found:
+            await desk.remark_if_unknown()
     _rest(len(shown), len(found))
     return DONE
 
@@ -106,6 +108,7 @@ async def stats(*, flags: Flags | None = None) -> int:
     async with session(flags) as desk:
         found = await desk.queue.stats()
         desk.answer(stats_item(found), lambda: pairs(_figures(found, desk)))
+        await desk.remark_if_unknown()
     return DONE
 
 
@@ -117,6 +120,8 @@ async def _list(query: Query, limit: int, flags: Flags | None) -> int:
                 emit(desk.item(record, whole=False))
         else:
             table(("ID", "TYPE", _time_of(query), "TRIES", "WHY", "ERROR"), map(_line, shown))
+        if not shown:
+            await desk.remark_if_unknown()
     _rest(len(shown), total, at_least)
     return DONE
 
@@ -171,6 +176,10 @@ def _short(error_type: str, message: str) -> str:
     name = error_type.rpartition(".")[2]
     first = message.strip().partition("\n")[0]
     text = f"{name}: {first}" if first else name
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
@@ -190,9 +199,9 @@ def _story(record: TaskRecord) -> Iterable[tuple[str, str]]:
     if record.expires_at is not None:
         yield "kept until" if record.state in (State.DEAD, State.SUCCEEDED) else "expires", moment(record.expires_at)
     if task.idempotency_key is not None:
-        yield "key", task.idempotency_key
+        yield "key", harmless(task.idempotency_key)
     for name, text in task.metadata.items():
-        yield "metadata", f"{name}={text}"
+        yield "metadata", harmless(f"{name}={text}")
     yield "payload", json.dumps(task.payload, indent=2, ensure_ascii=False)
     if not record.replayable:
         yield "replayable", "no: its arguments could not be kept; retry it with --payload"
@@ -210,7 +219,8 @@ def _failures(history: Iterable[Failure]) -> Iterable[tuple[str, str]]:
         took = "" if last.duration is None else f" after {last.duration:.3g} s"
         place = f" on {last.worker}" if last.worker else ""
         under = f", release {last.release}" if last.release else ""
-        yield f"attempt {last.attempt}", f"{moment(last.at)}{took}{place}{under}\n{last.error_type}: {last.message}"
+        head = harmless(f"{moment(last.at)}{took}{place}{under}")
+        yield f"attempt {last.attempt}", f"{head}\n{harmless(last.error_type)}: {last.message}"
     if last is not None and last.fingerprint:
         yield "cause", last.fingerprint
     if last is not None and last.traceback:
@@ -236,12 +246,13 @@ def _figures(stats: Stats, desk: Session) -> Iterable[tuple[str, str]]:
         if any(counts.values()):
             yield label, _counted(counts)
     for glob, why in stats.paused.items():
-        yield "paused", f"{glob}: {why}"
+        yield "paused", harmless(f"{glob}: {why}")
     if stats.spooled:
         yield "spooled", str(stats.spooled)
-    yield "workers", "\n".join(f"{worker.name}: {', '.join(worker.types)}" for worker in stats.workers) or "none"
+    workers = (harmless(f"{worker.name}: {', '.join(worker.types)}") for worker in stats.workers)
+    yield "workers", "\n".join(workers) or "none"
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     largest = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-    return "\n".join(f"{count:>7} {name}" for name, count in largest if count)
+    return "\n".join(f"{count:>7} {harmless(name)}" for name, count in largest if count)

@@ -13,11 +13,12 @@ from ..backends import backend_from_url
 from ..engine.queue import DeadLetterQueue
 from ..model.errors import InvalidSetting
 from ..model.record import TaskRecord
+from ..model.row import Inspection
 from ..settings import load_app, queue_options
 from ..views import Viewer, item
 from .exits import BadUse
 from .flags import Flags, Target
-from .output import emit
+from .output import emit, say
 
 _MAY_CREATE = "create="
 
@@ -42,12 +43,24 @@ class Session:
         """The record as JSON."""
         return item(record, self.viewer.redactor(record), whole=whole)
 
+    async def remark_if_unknown(self) -> None:
+        """Say where the store knows other queues, and not the one that was asked for: its name may be mistyped."""
+        found = await self.queue.backend.inspect()
+        known = user_queues(found)
+        if known and self.queue.name not in known:
+            say(f"queue {self.queue.name!r} was never used here; this store holds {', '.join(known)}")
+
     def answer(self, document: dict[str, Any], plainly: Callable[[], object]) -> None:
         """Print a single answer: the document in JSON, else what ``plainly`` prints."""
         if self.json:
             emit(document)
         else:
             plainly()
+
+
+def user_queues(found: Inspection) -> list[str]:
+    """The queues of a store that a user can have named; those of our own hold a control character."""
+    return [name for name in found.queues if name.isprintable()]
 
 
 def make_queue(target: Target, *, create: bool = False) -> DeadLetterQueue:

@@ -106,6 +106,11 @@ async def matching(
 ) -> AsyncGenerator[list[Row], None]:
     """Lists of at most 100 rows that match, oldest first."""
     wanted = attrs.evolve(query, state=State(state)).resolved(from_ms(now_ms))
+    if wanted.ids is not None:
+        named = await _named(queue, wanted, until_ms)
+        for at in range(0, len(named), BATCH):
+            yield named[at : at + BATCH]
+        return
     fields = wanted.scan_fields()
     if until_ms is not None:
         fields["until_ms"] = min(until_ms, fields.get("until_ms") or until_ms)
@@ -118,6 +123,17 @@ async def matching(
         if page.after is None:
             return
         scan = attrs.evolve(scan, after=page.after)
+
+
+async def _named(queue: DeadLetterQueue, wanted: Query, until_ms: int | None) -> list[Row]:
+    """The rows with the query's ids that match it, oldest first: loaded, as a scan would look at every row."""
+    ids = list(dict.fromkeys(wanted.ids or ()))
+    found: list[Row] = []
+    for at in range(0, len(ids), BATCH):
+        rows = await queue.backend.load(queue.name, ids[at : at + BATCH])
+        found += [row for row in rows if row is not None and row.state == wanted.state]
+    in_time = [row for row in found if until_ms is None or row.time_ms <= until_ms]
+    return sorted(filter(lambda row: wanted.matches(queue.record(row)), in_time), key=lambda row: (row.time_ms, row.id))
 
 
 class _Bucket:

@@ -393,9 +393,9 @@ class DeadLetterQueue:
         rate: float | None = None,
         dry_run: bool = False,
         everything: bool = False,
-        why: str | None = None,
         cutoff: datetime | None = None,
         progress: Callable[[BulkResult], object] | None = None,
+        why: str | None = None,
     ) -> BulkResult:
         """Delete the dead letters that match, oldest first; ``cutoff`` and the rest are those of ``retry_all``."""
         await self.open()
@@ -592,8 +592,13 @@ def _backend(backend: Backend | str, clock: Clock | None) -> tuple[Backend, bool
 _children: weakref.WeakSet[DeadLetterQueue] = weakref.WeakSet()
 
 
+def living() -> Sequence[DeadLetterQueue]:
+    """Every queue that this process has made and still holds."""
+    return list(_children)
+
+
 def _after_fork() -> None:
-    for queue in list(_children):
+    for queue in living():
         queue.keeper.after_fork()
         queue._insert_one.forget()  # noqa: SLF001 - their loop is the parent's
         queue._apply_one.forget()  # noqa: SLF001

@@ -119,6 +119,8 @@ class NewRow:
     release: str | None = None
     reason: str | None = None
     attempts: int = 0
+    lease_losses: int = 0
+    postpones: int = 0
     replays: int = 0
     history: Sequence[FailureRow] = ()
     created_at_ms: int | None = None
@@ -344,10 +346,19 @@ class Finding:
 
 @attrs.frozen(kw_only=True)
 class Inspection:
-    """What a store says of itself."""
+    """What a store says of itself.
+
+    Attributes:
+        backend: its kind, such as ``"sqlite"``; version: of the software that keeps it.
+        now_ms: the server's clock.
+        durability: what survives what, in words.
+        findings: what an operator should know.
+        queues: the names of the queues that it holds, reserved ones among them; empty where it cannot tell.
+    """
 
     backend: str
     version: str
     now_ms: int
     durability: str
     findings: Sequence[Finding] = ()
+    queues: Sequence[str] = ()

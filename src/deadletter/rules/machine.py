@@ -174,6 +174,8 @@ def build(new: NewRow, now_ms: int, journal: Journal) -> Row:
         state=new.state,
         token=new.token,
         attempts=new.attempts,
+        lease_losses=new.lease_losses,
+        postpones=new.postpones,
         replays=new.replays,
         started=new.state == RUNNING,
         created_ms=created_ms,

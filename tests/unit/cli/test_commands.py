@@ -104,7 +104,7 @@ def test_show_tells_the_whole_story_and_hides_what_is_hidden(sh: Shell) -> None:
     assert "state       dead (captured)" in sh.out
     assert '"$redacted": true' in sh.out
     assert "ValueError: refused \\x1b[2J [redacted]" in sh.out
-    assert "metadata    tenant=t\n            1" in sh.out
+    assert "metadata    tenant=t\\n1\n" in sh.out
     assert SECRET not in sh.out
     assert "\x1b" not in sh.out
     assert sh("show", "letter-1", "--reveal") == 0
@@ -180,16 +180,19 @@ def test_retry_edits_and_keeps_hidden_values(sh: Shell) -> None:
         (["erase", "--yes"], "there is no condition"),
         (["retry-all", "--everything"], "nobody is here to be asked; --yes does it"),
         (["retry-all", "--type", "x", "--state", "pending", "--yes"], "state: pending cannot be meant"),
-        (["retry-all", "--everything", "--yes", "--rate", "0"], "rate: 0.0 is no rate"),
-        (["erase", "--everything", "--yes", "--rate", "5"], "--rate: erase runs at full speed"),
         (["erase", "--everything", "--yes", "--cutoff", "2026-01-01T00:00:00Z"], "--cutoff: erase takes what lives"),
         (["purge", "--everything", "--yes", "--cutoff", "today"], "--cutoff: 'today' is no time with a zone"),
         (["retry-all", "--everything", "--yes", "--cutoff", "2026-01-01T00:00"], "--cutoff: '2026-01-01T00:00' is no"),
+        (["retry-all", "--everything", "--yes", "--rate", "0"], "--rate: 0 is no rate"),
+        (["erase", "--everything", "--yes", "--limit", "-1"], "--limit: -1 is no count"),
+        (["export", "--state", "pending"], "--state: only dead letters can be exported"),
         (["ls", "--limit", "0"], "--limit: 0 is no number of lines"),
         (["ls", "--older-than", "soon"], "--older-than: 'soon' is no duration"),
         (["ls", "--reason", "boredom"], "reason: 'boredom' is none of"),
         (["ls", "--nonsense"], "Unknown option: --nonsense"),
         (["lss"], "Did you mean"),
+        (["ls", "extra"], "extra: this command takes no such argument"),
+        (["completion", "tcsh"], 'Choose from: "bash", "zsh", "fish"'),
         (["show"], "requires an argument"),
         (["check", "--max-items", "-1"], "give 0 or more"),
         (["pause", "", "--why", "x"], "types: '' can match no type"),
@@ -379,7 +382,7 @@ def test_import_leaves_out_an_id_that_is_somebody_elses(
     other.sync.aclose()
     shell = Shell(tmp_path / "b.db", capsys)
     assert shell.one("import", str(file), code=1) == {"read": 3, "stored": 2, "known": 0, "failed": 1}
-    assert "line 2: its id or key belongs to another task (letter-1)" in shell.err
+    assert "line 2: id: letter-1 is taken here by a task of another type or payload" in shell.err
 
 
 def test_commands_that_read_do_not_make_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,14 @@ def inspect(connection: Connection, file: StoreFile, now_ms: int) -> Inspection:
         findings += _of_library(version) + _of_file(file)
         if file.synchronous == "NORMAL":
             findings.append(Finding(level="warning", text="synchronous=NORMAL: power loss may take the last commits"))
-    return Inspection(backend="sqlite", version=version, now_ms=now_ms, durability=durability, findings=findings)
+    return Inspection(
+        backend="sqlite",
+        version=version,
+        now_ms=now_ms,
+        durability=durability,
+        findings=findings,
+        queues=[name for (name,) in connection.execute("SELECT name FROM dl_queues ORDER BY name").fetchall()],
+    )
 
 
 def resets_badly(version: tuple[int, ...]) -> bool:
