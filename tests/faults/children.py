@@ -14,20 +14,26 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import anyio
 import anyio._backends._asyncio  # a child would have to import it anew each time
 
-from deadletter import BackendUnavailable, DeadLetterQueue, Task, current_attempt
+from deadletter import BackendUnavailable, DeadLetterQueue, Query, Task, current_attempt
 from deadletter.backends.sqlite import SQLiteBackend, file, step
+from deadletter.cli import transfer
+from deadletter.cli.flags import Flags
 from deadletter.engine.worker import Worker
 from deadletter.interfaces import SystemClock
 from deadletter.model.row import Change, Claim, Claimed, Verdict
 
 from .ledger import Ledger
 
+STEP_POINTS = ("before_step", "mid_step", "after_step")
 POINTS = ("before_reply", "after_reply", "mid_processor", "after_effect", "mid_settle", "after_settle")
 
 
@@ -183,7 +189,92 @@ async def pauser(*, path: str, name: str, glob: str) -> None:
             await dlq.resume(glob)
 
 
-ROLES = {"worker": worker, "producer": producer, "pauser": pauser}
+def doom_steps(fate: Fate) -> None:
+    """Let an operator die around each step that changes rows: ``mid_step`` is inside of the transaction."""
+
+    def surround(name: str) -> None:
+        call, work = getattr(SQLiteBackend, name), getattr(step.Step, name)
+
+        async def doomed_call(self: SQLiteBackend, queue: str, given: Sequence[Any]) -> Any:
+            fate.reach("before_step")
+            answer = await call(self, queue, given)
+            fate.reach("after_step")
+            return answer
+
+        def doomed_work(self: step.Step, queue: str, given: Sequence[Any]) -> Any:
+            answer = work(self, queue, given)
+            fate.reach("mid_step")
+            return answer
+
+        setattr(SQLiteBackend, name, doomed_call)
+        setattr(step.Step, name, doomed_work)
+
+    surround("apply")
+    surround("insert")
+
+
+async def operator(
+    *,
+    path: str,
+    name: str,
+    do: str,
+    kill_at: str | None = None,
+    after: int = 1,
+    cutoff: str | None = None,
+    lines: str | None = None,
+) -> None:
+    """Change many letters, as the command line does, and perhaps die on the way."""
+    del name
+    doom_steps(Fate(kill_at, after))
+    if lines is not None:
+        await transfer.import_(Path(lines), flags=Flags(url=f"sqlite:///{path}"))
+        return
+    async with DeadLetterQueue(f"sqlite:///{path}") as dlq:
+        options = {"cutoff": datetime.fromisoformat(cutoff)} if cutoff is not None else {}
+        await getattr(dlq, do)(Query(), everything=True, **options)
+
+
+NEXT_SCHEMA = (
+    2,
+    [
+        "CREATE TABLE dl_next (n INTEGER PRIMARY KEY, id TEXT NOT NULL)",
+        "ALTER TABLE dl_rows ADD COLUMN next INTEGER NOT NULL DEFAULT 7",
+        "INSERT INTO dl_next SELECT n, id FROM dl_rows",
+        "CREATE INDEX dl_next_id ON dl_next (id)",
+    ],
+)
+
+
+async def migrator(*, path: str, name: str, kill_at: str | None = None, after: int = 1, upgrade: bool = False) -> None:
+    """Bring a file up to date, and perhaps die at some statement of it."""
+    del name
+    fate = Fate(kill_at, after)
+    store = file.StoreFile(path, synchronous="FULL", create=True)
+    known, connect = file.load_migrations, store._connect
+
+    def with_the_next(package: str) -> list[tuple[int, list[str]]]:
+        return [*known(package), NEXT_SCHEMA] if upgrade else known(package)
+
+    def watched() -> Connection:
+        connection = connect()
+        begun = False
+
+        def trace(statement: str) -> None:
+            nonlocal begun
+            begun = begun or statement.startswith("BEGIN EXCLUSIVE")
+            if begun:
+                fate.reach("statement")
+
+        connection.set_trace_callback(trace)
+        return connection
+
+    file.load_migrations = with_the_next
+    store._connect = watched  # type: ignore[method-assign]
+    with closing(store.writer()):
+        pass
+
+
+ROLES = {"worker": worker, "producer": producer, "operator": operator, "migrator": migrator, "pauser": pauser}
 
 
 def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
