@@ -1,12 +1,9 @@
-"""The command as a process: on a terminal, in a pipe, as a worker under signals and under a supervisor."""
+"""The command as a process: in a pipe, as a worker under signals and under a supervisor."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -68,94 +65,10 @@ def wait_for(true: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-class Terminal:
-    """A command on a pseudo-terminal."""
-
-    def __init__(self, environ: Mapping[str, str], *tokens: str, **more: str) -> None:
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [*COMMAND, *tokens],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**environ, "TERM": "xterm", "COLUMNS": "160", **more},
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def expect(self, text: str) -> None:
-        until = time.monotonic() + LONGEST
-        while text not in self.seen:
-            assert time.monotonic() < until, f"{text!r} is not in {self.seen!r}"
-            if not self._read():
-                pytest.fail(f"{text!r} is not in {self.seen!r}")
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def end(self) -> int:
-        while self._read():
-            pass
-        os.close(self._master)
-        return self.process.wait(LONGEST)
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._master], [], [], LONGEST)
-        assert ready, f"nothing more after {self.seen!r}"
-        try:
-            found = os.read(self._master, 65536)
-        except OSError:  # Linux says so when the other side is closed
-            return False
-        self.seen += found.decode().replace("\r\n", "\n")
-        return bool(found)
-
-
 def _letters(dlq: DeadLetterQueue, count: int = 3) -> None:
     for n in range(count):
         task = Task(type="note", id=f"letter-{n}", payload={"n": n, "text": "[red]\x1b]0;owned\x07"})
         dlq.sync.capture(task, ValueError(f"[bold]refused[/bold] \x1b[2J{n}"))
-
-
-def test_a_terminal_gets_a_table_without_anything_that_steers_it(
-    environ: Mapping[str, str], dlq: DeadLetterQueue
-) -> None:
-    _letters(dlq)
-    shown = Terminal(environ, "ls")
-    assert shown.end() == 0
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.seen)
-    assert "\x1b" not in plain
-    assert re.search(r"ID +TYPE +DIED +TRIES +WHY +ERROR", plain)
-    assert "ValueError: [bold]refused[/bold] \\x1b[2J2" in plain
-    assert " ago" in plain
-
-
-def test_no_color_is_obeyed(environ: Mapping[str, str], dlq: DeadLetterQueue) -> None:
-    _letters(dlq)
-    for command in (["show", "letter-1"], ["stats"]):
-        shown = Terminal(environ, *command, NO_COLOR="1")
-        assert shown.end() == 0
-        assert "\x1b" not in shown.seen
-
-
-def test_show_on_a_terminal(environ: Mapping[str, str], dlq: DeadLetterQueue) -> None:
-    _letters(dlq)
-    shown = Terminal(environ, "show", "letter-1")
-    assert shown.end() == 0
-    assert "\x1b[1mpayload\x1b[0m" in shown.seen
-    assert "\x1b]0;" not in shown.seen
-
-
-@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 3), ("\n", 1, 3)])
-def test_retry_all_on_a_terminal_says_how_many_and_asks(
-    environ: Mapping[str, str], dlq: DeadLetterQueue, answer: str, code: int, left: int
-) -> None:
-    _letters(dlq)
-    asked = Terminal(environ, "retry-all", "--everything")
-    asked.expect(f"retry 3 letters of queue 'default' on {dlq.backend.url}? [y/N] ")
-    asked.type(answer)
-    assert asked.end() == code
-    assert dlq.sync.stats().by_state["dead"] == left
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(environ: Mapping[str, str], dlq: DeadLetterQueue) -> None:

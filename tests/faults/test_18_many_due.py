@@ -21,7 +21,9 @@ pytestmark = pytest.mark.anyio
 
 FEW = 500
 GROWTH = 2.0  # a step among many due tasks costs at most so many times one among few
-IN_HAND = 164  # rows that a worker of concurrency 32 has claimed and not begun: far fewer than one claim may bring twice
+IN_HAND = (
+    164  # rows that a worker of concurrency 32 has claimed and not begun: far fewer than one claim may bring twice
+)
 TICK = 100  # of SQLite's virtual machine: instructions
 
 

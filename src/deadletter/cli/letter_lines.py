@@ -27,8 +27,11 @@ _RANK = {"high": 0, "normal": 1, "low": 2}
 _MOST = 2**31 - 1
 
 
-def line_of(record: TaskRecord, item: dict[str, Any]) -> dict[str, Any]:
-    """The item of a letter and what else it takes to store it again."""
+def line_of(record: TaskRecord, item: dict[str, Any], *, reveal: bool) -> dict[str, Any]:
+    """The item of a letter and what else it takes to store it again.
+
+    Without ``reveal`` a raw message is left out: what it holds nobody here can read, and so nobody can hide.
+    """
     task = record.task
     origin = task.origin
     return {
@@ -45,7 +48,7 @@ def line_of(record: TaskRecord, item: dict[str, Any]) -> dict[str, Any]:
             "system": origin.system,
             "queue": origin.queue,
             "native_id": origin.native_id,
-            "raw": origin.raw and base64.b64encode(origin.raw).decode(),
+            "raw": base64.b64encode(origin.raw).decode() if origin.raw is not None and reveal else None,
         },
     }
 

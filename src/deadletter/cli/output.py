@@ -11,8 +11,7 @@ from typing import Any
 
 import orjson
 
-# Controls that JSON leaves as they are: C1 and DEL, bidi marks, line separators, and other invisible format characters.
-_HIDDEN_IN_JSON = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_NOT_ASCII = re.compile("[^ -~]")
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -43,7 +42,16 @@ def _spelled(char: str) -> str:
 def emit(document: Mapping[str, Any]) -> None:
     """One JSON object on a line of stdout."""
     text = orjson.dumps(document, option=orjson.OPT_UTC_Z).decode()
-    print(_HIDDEN_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(text if text.isprintable() else _NOT_ASCII.sub(_escaped, text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Spell what JSON leaves as it is and a terminal does not: C1 and DEL, bidi marks, what is invisible."""
+    char = found[0]
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def say(text: str) -> None:

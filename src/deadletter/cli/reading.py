@@ -87,7 +87,7 @@ async def groups(
                 (
                     _cut(group.key) or "-",
                     str(group.count),
-                    group.type,
+                    _cut(group.type),
                     when(group.last_seen),
                     _short(group.error_type, group.message),
                 )
@@ -169,7 +169,14 @@ def _line(record: TaskRecord) -> tuple[str, ...]:
     at = {State.DEAD: record.died_at, State.PENDING: record.due_at}.get(record.state, record.created_at)
     failure = record.failure
     error = "" if failure is None else _short(failure.error_type, failure.message)
-    return (record.id, record.task.type, when(at), str(record.attempts), str(record.reason or record.state), error)
+    return (
+        record.id,
+        _cut(record.task.type),
+        when(at),
+        str(record.attempts),
+        str(record.reason or record.state),
+        error,
+    )
 
 
 def _short(error_type: str, message: str) -> str:

@@ -40,7 +40,8 @@ async def export(
 
     Example: deadletter export --newer-than 1d -o letters.ndjson
 
-    Without --reveal hidden values are left out, and what held some cannot be replayed where it is imported.
+    Without --reveal hidden values and raw messages of other queues are left out, and what held hidden values cannot be
+    replayed where it is imported.
 
     Args:
         out: Write to this file (mode 0600) instead of stdout; - is stdout.
@@ -53,7 +54,7 @@ async def export(
     async with session(flags) as desk:
         with _to(out), progress("exporting", quiet=out == _STDIO and sys.stdout.isatty()) as tell:
             async for record in each(desk, query, limit):
-                emit(line_of(record, desk.item(record)))
+                emit(line_of(record, desk.item(record), reveal=desk.viewer.reveal))
                 count += 1
                 if count % BATCH == 0:
                     tell(count)
