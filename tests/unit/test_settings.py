@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deadletter import DeadLetterQueue, InvalidSetting
-from deadletter.settings import load_app, parse_duration, queue_options
+from deadletter.settings import known_queues, load_app, parse_duration, queue_options
 
 
 @pytest.mark.parametrize(
@@ -147,3 +148,22 @@ def test_what_is_no_app_is_told_in_one_line(here: Path, target: str, said: str) 
         load_app(target, setting="--app")
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_queues_of_this_process_are_known_while_somebody_holds_them() -> None:
+    names = ["b-known", "a-known"]
+    held = [DeadLetterQueue("memory://", name=name) for name in names]
+    assert [queue.name for queue in known_queues() if queue.name in names] == sorted(names)
+    assert all(queue in known_queues() for queue in held)
+    held.clear()
+    gc.collect()
+    assert not [queue for queue in known_queues() if queue.name in names]
+
+
+def test_a_module_that_ends_itself_is_no_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ends_itself.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(
+        InvalidSetting, match=r"importing 'ends_itself' failed: SystemExit: 3 \(.*ends_itself.py, line 2\)"
+    ):
+        load_app("ends_itself:dlq")

@@ -40,6 +40,9 @@ _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
+_USAGE = {name: f"Usage: deadletter {name} [OPTIONS] ID..." for name in ("retry", "cancel")}
+
+
 def make_app() -> App:
     """The command line as cyclopts knows it."""
     app = App(
@@ -54,7 +57,7 @@ def make_app() -> App:
     for at, (section, commands) in enumerate(_SECTIONS.items()):
         group = Group(section, sort_key=at)
         for name, command in commands.items():
-            app.command(command, name=name, group=group)
+            app.command(command, name=name, group=group, usage=_USAGE.get(name))
     if not styled():
         from rich.console import Console
 

@@ -62,7 +62,7 @@ class Where:
     Attributes:
         type: A type, or a glob such as 'email.*'.
         priority: Of this priority.
-        state: In this state (default: dead).
+        state: In this state (default: dead; for erase every one).
         error_contains: Text in the last error's type, message or traceback, in any case.
         error_type: The last error's type, such as TimeoutError or httpx.ConnectError.
         fingerprint: Of this cause, as groups shows it.

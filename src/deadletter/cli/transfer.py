@@ -40,8 +40,8 @@ async def export(
 
     Example: deadletter export --newer-than 1d -o letters.ndjson
 
-    Without --reveal hidden values and raw messages of other queues are left out, and what held hidden values cannot be
-    replayed where it is imported.
+    Without --reveal hidden values and raw messages of other queues are left
+    out, and what held hidden values cannot be replayed where it is imported.
 
     Args:
         out: Write to this file (mode 0600) instead of stdout; - is stdout.

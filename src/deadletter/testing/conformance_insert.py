@@ -141,6 +141,12 @@ class InsertPromises(Promises):
         assert [row.id for row in await store.scanned()] == ["a"]
         assert (await store.claim(ids=["a"])).words == {"a": "dead"}
 
+    async def test_an_imported_letter_keeps_its_story(self, store: Store) -> None:
+        """What an import counts is stored as given."""
+        await store.put(letter("a", attempts=7, lease_losses=3, postpones=2, replays=1))
+        row = await store.row()
+        assert (row.attempts, row.lease_losses, row.postpones, row.replays) == (7, 3, 2, 1)
+
     async def test_an_imported_letter_keeps_its_times(self, store: Store) -> None:
         """Absolute times of an import are stored as given, failures included, and its keep counts from its death."""
         now_ms = store.clock.now_ms()

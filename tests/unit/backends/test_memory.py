@@ -34,6 +34,9 @@ async def test_it_says_that_nothing_lasts(backend: MemoryBackend) -> None:
     inspection = await backend.inspect()
     assert (inspection.backend, inspection.durability) == ("memory", "none: memory only")
     assert [finding.level for finding in inspection.findings] == ["warning"]
+    assert inspection.queues == []
+    await backend.insert("q", [NewRow(id="a", type="t")])
+    assert (await backend.inspect()).queues == ["q"]
 
 
 async def test_two_backends_share_nothing_and_one_outlives_its_closing() -> None:

@@ -232,6 +232,9 @@ async def test_doctor_is_told_what_an_operator_should_know(path: Path) -> None:
     assert inspection.version == sqlite3.sqlite_version
     assert "power loss may take the last commits" in inspection.durability
     assert "mode 0644" in told
+    assert inspection.queues == []
+    await backend.insert("q", [NewRow(id="a", type="t")])
+    assert (await backend.inspect()).queues == ["q"]
     await backend.aclose()
 
 

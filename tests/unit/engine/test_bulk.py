@@ -137,6 +137,37 @@ async def test_a_purge_is_resumed_by_its_cutoff(dlq, letters, clock, kill):
         await dlq.purge(limit=1, cutoff=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
+@pytest.mark.parametrize("call", ["retry_all", "purge"])
+async def test_named_letters_are_loaded_and_nothing_is_scanned(dlq, letters, backend, monkeypatch, call):
+    """Those that are dead and match, oldest death first, whatever the order of their names."""
+
+    async def scanned(queue, scan):
+        raise AssertionError("it looked at every letter")
+
+    monkeypatch.setattr(backend, "scan", scanned)
+    ids = [*letters[::-1], "nobody", letters[0]]
+    assert (await getattr(dlq, call)(Query(ids=ids, type="odd"))).changed == 2
+    assert (await getattr(dlq, call)(Query(ids=ids), limit=1)).matched == 1
+    monkeypatch.undo()
+    assert sorted(item.id for item in (await dlq.list()).items) == sorted([letters[2], letters[4]])
+    assert (await getattr(dlq, call)(Query(ids=[]))).matched == 0
+
+
+async def test_named_letters_that_died_after_the_cutoff_are_left_alone(dlq, letters, clock, kill):
+    first = await dlq.retry_all(limit=1)
+    clock.advance(1)
+    assert not await dlq.process_task(letters[0], reject)
+    assert (await dlq.purge(Query(ids=letters), cutoff=first.cutoff)).changed == 4
+    assert [item.id for item in (await dlq.list()).items] == [letters[0]]
+
+
+async def test_purge_tells_its_progress(dlq, kill):
+    await kill(dlq, *[Task(type="t") for _ in range(120)])
+    seen = []
+    await dlq.purge(everything=True, progress=lambda so_far: seen.append(so_far.changed))
+    assert seen == [100, 120]
+
+
 async def test_older_than_is_counted_from_the_start(dlq, letters):
     assert (await dlq.purge(Query(older_than=3))).changed == 3
 
