@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from deadletter import DeadLetterQueue, State, Task
 from deadletter.cli.exits import run
+from deadletter.model.row import Finding, Inspection
 from deadletter.testing import VirtualClock
 
 SECRET = "hunter2-and-more"
@@ -54,17 +57,24 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def sh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three letters (a hidden value and hostile text in each) and one pending task."""
-    dlq = DeadLetterQueue(f"sqlite:///{tmp_path / 'a.db'}", release="v1")
+    path = tmp_path_factory.mktemp("filled") / "a.db"
+    dlq = DeadLetterQueue(f"sqlite:///{path}", release="v1")
     for n in range(3):
         payload = {"n": n, "password": f"{SECRET}-{n}", "evil": "\x1b[31m\u202e"}
         task = Task(type="email.send", id=f"letter-{n}", payload=payload, metadata={"tenant": "t\n1"}, max_retries=2)
         dlq.sync.capture(task, ValueError(f"refused \x1b[2J {SECRET}-{n}\nsecond line"))
     dlq.sync.enqueue(Task(type="email.later", id="waiting", delay=5000))
     dlq.sync.aclose()
-    return Shell(tmp_path / "a.db", capsys)
+    return path
+
+
+@pytest.fixture
+def sh(filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """A copy of it."""
+    return Shell(Path(shutil.copy(filled, tmp_path / "a.db")), capsys)
 
 
 def test_ls_is_tab_separated_lines_newest_first(sh: Shell) -> None:
@@ -80,6 +90,20 @@ def test_ls_says_what_it_left_out(sh: Shell) -> None:
     assert sh("ls", "--limit", "2") == 0
     assert len(sh.out.splitlines()) == 2
     assert sh.err == "2 shown of 3; --limit shows more\n"
+
+
+def test_a_long_list_is_paged(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deadletter.cli.reading._PAGE", 2)
+    assert [item["id"] for item in sh.lines("ls", "--limit", "100")] == ["letter-2", "letter-1", "letter-0"]
+    assert sh("export", "--limit", "0") == 0
+    assert (sh.out, sh.err) == ("", "0 exported\n")
+
+
+def test_ls_says_so_where_nobody_counted_them_all(sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deadletter.engine.reading.COUNTED", 1)
+    monkeypatch.setattr("deadletter.backends.sqlite.SQLiteBackend.scan_limit", 2)
+    assert sh("ls", "--limit", "1", "--error-contains", "refused") == 0
+    assert sh.err == "1 shown of at least 2; --limit shows more\n"
 
 
 def test_ls_narrows(sh: Shell) -> None:
@@ -250,8 +274,8 @@ def test_purge_deletes_dead_letters_only(sh: Shell) -> None:
 def test_erase_reaches_every_state_and_hidden_values(sh: Shell) -> None:
     assert sh.one("erase", "--payload", f"password={SECRET}-1", "--yes")["changed"] == 1
     assert sh.one("erase", "--type", "email.*", "--dry-run")["matched"] == 3
-    assert sh.one("erase", "--type", "email.*", "--limit", "1", "--yes")["changed"] == 1
-    assert sh.one("erase", "--everything", "--yes")["changed"] == 2
+    assert sh.one("erase", "--type", "email.*", "--limit", "2", "--rate", "50", "--yes")["changed"] == 2
+    assert sh.one("erase", "--everything", "--yes")["changed"] == 1
     assert sh.one("stats")["by_state"]["pending"] == 0
 
 
@@ -310,6 +334,24 @@ def test_doctor(sh: Shell) -> None:
     assert found["queues"] == ["default"]
     assert sh("doctor") == 0
     assert "clock skew ms" in sh.out
+
+
+@pytest.mark.parametrize(("ahead", "level", "code"), [(5_000, "warning", 0), (0, "error", 1)])
+def test_doctor_warns_of_clocks_and_fails_for_errors(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, ahead: int, level: str, code: int
+) -> None:
+    async def inspect(self: object) -> Inspection:
+        findings = [] if ahead else [Finding(level="error", text="the disk is a network's")]
+        now_ms = time.time_ns() // 1_000_000 + ahead
+        return Inspection(backend="sqlite", version="1", now_ms=now_ms, durability="none", findings=findings)
+
+    monkeypatch.setattr("deadletter.backends.sqlite.SQLiteBackend.inspect", inspect)
+    [finding] = sh.one("doctor", code=code)["findings"]
+    assert finding["level"] == level
+    assert ahead == 0 or finding["text"] == "this machine's clock and the store's differ by 5.0 s"
+    assert sh("doctor") == code
+    assert f"{level}   " in sh.out
+    assert "queues         none" in sh.out
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from . import reads
 from .bells import Doorbell, Listener
 from .file import MEMORY, StoreFile
 from .inspection import inspect
-from .lanes import ABANDONED, Inline, ReadLane, Thread, WriteLane
+from .lanes import ABANDONED, Inline, ReadLane, Thread, WriteLane, opened
 from .step import Step
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class SQLiteBackend(Backend):
 
     async def open(self) -> None:
         """Make the file and bring it up to date."""
-        await self._write.call(lambda step: step.connection.execute("SELECT 1").fetchone())
+        await self._write.call(opened)
 
     async def aclose(self) -> None:
         """Close the connections and end the threads; afterwards every call raises BackendUnavailable."""

@@ -49,6 +49,11 @@ class Operation:
 Perform: TypeAlias = "Callable[[list[Operation]], None]"
 
 
+def opened(step: Step) -> None:
+    """Work that asks for an open file and nothing more: it waits for no lock, so that who only reads is not held up."""
+    del step
+
+
 class WriteLane:
     """Performs operations in one transaction each batch; an error in one of them fails no other."""
 
@@ -69,7 +74,8 @@ class WriteLane:
             for operation in batch:
                 operation.reply.error = self._file.failure(error)
             return
-        if not self._commit(step, batch) and len(batch) > 1:
+        batch = [operation for operation in batch if operation.work is not opened]
+        if batch and not self._commit(step, batch) and len(batch) > 1:
             for operation in batch:
                 operation.reply.error = None
                 self._commit(step, [operation])
