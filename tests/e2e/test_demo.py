@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_no_child(environ: Mapping[str, str], tmp_path: Path) -> N
     assert len(_children(str(tmp_path))) == 5
     demo.send_signal(signal.SIGINT)
     _, err = demo.communicate(timeout=30)
-    assert (demo.returncode, err) == (130, "")
+    assert (demo.returncode, err) == (130, "deadletter: interrupted\n")
     until = time.monotonic() + 10
     while _children(str(tmp_path)):
         assert time.monotonic() < until
