@@ -40,7 +40,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["re"], ["retry", "retry-all"]),
+        (["ret"], ["retry", "retry-all"]),
         (["ls", "--er"], ["--error-contains", "--error-type"]),
         (["ls", "--priority", ""], ["high", "normal", "low"]),
         (["groups", "--by", "w"], ["worker"]),
