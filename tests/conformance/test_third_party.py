@@ -143,7 +143,7 @@ class NotebookBackend(Backend):
                     machine.take(row, claim, index, now_ms, journal)
             left = [row.due_ms for row in waiting if row not in taken and row not in hidden]
             return Claimed(
-                rows=[self._short(row, 1) for row in sorted(taken, key=lambda row: str(row.token))]
+                rows=[self._short(row, 1) for row in sorted(taken, key=self._rank(claim))]
                 if mine
                 else [self._short(row, 1) for row in taken],
                 words=words,
@@ -153,11 +153,16 @@ class NotebookBackend(Backend):
             )
 
     @staticmethod
+    def _rank(claim: Claim) -> Callable[[Row], tuple[int, int, str]]:
+        """The order in which a claim takes rows, so that its repeat answers in the same one."""
+        return lambda row: (claim.order.index(row.priority), row.due_ms, row.id)
+
+    @staticmethod
     def _asked(book: Book, claim: Claim, now_ms: int) -> tuple[dict[str, str], list[Row]]:
         if claim.ids is None:
             pending = [row for row in book.rows.values() if row.state == PENDING and row.type in claim.types]
             pending = [row for row in pending if row.priority in claim.order]
-            return {}, sorted(pending, key=lambda row: (claim.order.index(row.priority), row.due_ms, row.id))
+            return {}, sorted(pending, key=NotebookBackend._rank(claim))
         words, found = {}, []
         for id_ in claim.ids:
             row = book.rows.get(id_)
