@@ -23,6 +23,7 @@ class _Sleeper:
     number: int
     event: anyio.Event = attrs.field(order=False)
     call: Callable[..., object] = attrs.field(order=False)
+    thread: int = attrs.field(order=False)
 
 
 class VirtualClock(Clock):
@@ -59,6 +60,11 @@ class VirtualClock(Clock):
         with self._lock:
             return len(self._sleepers)
 
+    def sleeps(self, thread: int) -> bool:
+        """Whether somebody sleeps in this thread: one that does not has not yet done what the last move asked of it."""
+        with self._lock:
+            return any(sleeper.thread == thread for sleeper in self._sleepers)
+
     def advance(self, seconds: float) -> None:
         """Move on, and wake those whose time has come.
 
@@ -78,7 +84,7 @@ class VirtualClock(Clock):
         event = anyio.Event()
         with self._lock:
             at = self._us + round(seconds * 1e6)
-            sleeper = _Sleeper(at, next(self._numbers), event, loop_caller())
+            sleeper = _Sleeper(at, next(self._numbers), event, loop_caller(), threading.get_ident())
             heapq.heappush(self._sleepers, sleeper)
             self._stirs += 1
         try:
