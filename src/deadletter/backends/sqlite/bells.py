@@ -19,6 +19,7 @@ from sqlite3 import Connection
 from typing import Self
 
 from ...runtime.threads import start_thread
+from .forks import Gate
 
 SOCKETS = hasattr(socket, "AF_UNIX")
 SAFETY_SECONDS = 1.0
@@ -128,6 +129,9 @@ class Listener:
         self._stopping = False
         self._bound = threading.Event()
         self._bell: socket.socket | None = None
+        self._connection: Connection | None = None
+        self._version: object = None
+        self._gate = Gate(self.close)
         self._wake, self._woken = socket.socketpair()
         self._thread = start_thread("listen", self._run)
         self._bound.wait(1)  # what is committed from here on rings
@@ -141,31 +145,38 @@ class Listener:
     def _run(self) -> None:
         self._bell = bell = self._doorbell.bind()
         self._bound.set()
-        connection: Connection | None = None
-        version = None
         try:
             while not self._stopping:
-                if connection is None:
-                    connection = self._opened()
-                if connection is not None:
-                    seen = connection.execute("PRAGMA data_version").fetchone()
-                    if version not in (None, seen):
-                        self._heard()
-                    version = seen
+                with self._gate:
+                    news = self._look()
+                if news:
+                    self._heard()
                 self._wait(bell)
         finally:
-            if connection is not None:
-                connection.close()
+            with self._gate:
+                self.close()
             if bell is not None:
                 self._doorbell.unbind(bell)
             self._wake.close()
             self._woken.close()
 
-    def _opened(self) -> Connection | None:
-        try:
-            return self._connect()
-        except Exception:  # the writer tells; the bell works without
-            return None
+    def _look(self) -> bool:
+        """Whether the file has changed since the last look."""
+        if self._connection is None:
+            try:
+                self._connection = self._connect()
+            except Exception:  # the writer tells; the bell works without
+                return False
+        seen = self._connection.execute("PRAGMA data_version").fetchone()
+        changed = self._version not in (None, seen)  # of another connection, it is another number: look once too often
+        self._version = seen
+        return changed
+
+    def close(self) -> None:
+        """Close the connection; the next look opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _wait(self, bell: socket.socket | None) -> None:
         with selectors.DefaultSelector() as selector:

@@ -84,22 +84,13 @@ class StoreFile:
         return connection
 
     def _make(self) -> None:
-        """Make an empty file that nobody else can read; -wal and -shm take its mode from it."""
         if os.path.exists(self.path):
             return
         if not self._create:
             raise BackendUnavailable(
                 f"{self.path} does not exist, and what only reads does not make it; check the path"
             )
-        try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            return
-        except FileNotFoundError as error:
-            directory = os.path.dirname(self.path)
-            raise BackendUnavailable(f"cannot make {self.path}: make its directory {directory} first") from error
-        except OSError as error:
-            raise BackendUnavailable(f"cannot make {self.path}: {error.strerror}") from error
+        make_private(self.path)
 
     def _use_wal(self, connection: Connection) -> None:
         if self.in_memory:
@@ -205,6 +196,18 @@ class StoreFile:
         return BackendUnavailable(
             f"{self.path} was locked for {LOCK_SECONDS} s by another process; end its transaction and try again"
         )
+
+
+def make_private(path: str) -> None:
+    """Make an empty file that nobody else can read; -wal, -shm and -journal take its mode from it."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    except FileNotFoundError as error:
+        raise BackendUnavailable(f"cannot make {path}: make its directory {os.path.dirname(path)} first") from error
+    except OSError as error:
+        raise BackendUnavailable(f"cannot make {path}: {error.strerror}") from error
 
 
 def busy(error: BaseException) -> bool:

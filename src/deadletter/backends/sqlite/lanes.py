@@ -19,6 +19,7 @@ from ...model.errors import BackendUnavailable
 from ...runtime.loops import Reply, arrive_all
 from ...runtime.threads import start_thread
 from .file import StoreFile, busy, waiting
+from .forks import Gate
 from .step import Step
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ T = TypeVar("T")
 OPERATIONS = 64  # of one commit
 ROWS = 1_000  # of one commit, about
 
-# A connection must not be closed by a process that it was not opened in, so a forked child keeps its parent's for ever.
+# A connection must not be closed by a process that it was not opened in, so a forked child keeps for ever what its
+# parent could not close before the fork.
 ABANDONED: list[object] = []
 
 
@@ -65,9 +67,14 @@ class WriteLane:
         self._ring = ring
         self._claims: OrderedDict[str, list[str]] = OrderedDict()
         self._step: Step | None = None
+        self._gate = Gate(self.leave)
 
     def perform(self, batch: list[Operation]) -> None:
         """Run all in one commit; where one fails, each in its own."""
+        with self._gate:
+            self._perform(batch)
+
+    def _perform(self, batch: list[Operation]) -> None:
         try:
             step = self._opened()
         except Exception as error:
@@ -87,6 +94,11 @@ class WriteLane:
         if self._step is not None:
             self._step.connection.close()
             self._step = None
+
+    def leave(self) -> None:
+        """Close before a fork what can be opened again."""
+        if not self._file.in_memory:
+            self.close()
 
     def abandon(self) -> None:
         """Forget the connection, in a forked child."""
@@ -147,9 +159,14 @@ class ReadLane:
     def __init__(self, file: StoreFile) -> None:
         self._file = file
         self._connection: Connection | None = None
+        self._gate = Gate(self.leave)
 
     def perform(self, batch: list[Operation]) -> None:
         """Run each in its own read transaction."""
+        with self._gate:
+            self._perform(batch)
+
+    def _perform(self, batch: list[Operation]) -> None:
         for operation in batch:
             try:
                 if self._connection is None:
@@ -163,6 +180,10 @@ class ReadLane:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def leave(self) -> None:
+        """Close before a fork."""
+        self.close()
 
     def abandon(self) -> None:
         """Forget the connection, in a forked child."""
