@@ -86,6 +86,7 @@ class Plan:
             retry=self.retry,
             max_retries=self.max_retries,
             timeout=self.timeout,
+            redact=self.redact,
         )
 
     @property
@@ -125,12 +126,6 @@ class Plan:
             timeout=self.timeout,
             idempotency_key=key,
         )
-
-    def hide(self, new: NewRow) -> NewRow:
-        """The row with this function's own hidden paths."""
-        if not self.redact:
-            return new
-        return attrs.evolve(new, redact="\n".join((*([new.redact] if new.redact else ()), *self.redact)))
 
     def unreadable(self, queue: DeadLetterQueue, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRow:
         """A row that shows arguments which cannot be stored. It has no key: it would hold it for good."""
@@ -295,8 +290,8 @@ class Capture:
         except InvalidTask as problem:
             note(self.error, f"{type(problem).__name__}: {problem}; only its repr is kept, and it cannot be replayed")
             new = self.plan.unreadable(queue, self.args, self.kwargs)
-            return self.plan.hide(letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE))
-        return self.plan.hide(self._scheduled(queue, task, new))
+            return letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE)
+        return self._scheduled(queue, task, new)
 
     def _scheduled(self, queue: DeadLetterQueue, task: Task, new: NewRow) -> NewRow:
         """Pending until the policy's next attempt, or dead: the inline run was attempt 1."""

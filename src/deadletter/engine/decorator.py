@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from ..model.errors import InvalidTask
-from ..model.row import NewRow
 from ..model.task import Duration, Priority, Task, seconds
 from ..retry import as_policy
 from . import inline, lazy
@@ -289,8 +288,7 @@ def _dressed(plan: Plan) -> Any:
 
 async def _enqueue(plan: Plan, task: Task) -> str:
     queue = plan.queue_of()
-    new: NewRow = plan.hide(queue.new_row(task))
-    return await queue._answer(task, await queue.insert_row(new), "keep")  # noqa: SLF001 - enqueue's own second half
+    return await queue._answer(task, await queue.insert_row(queue.new_row(task)), "keep")  # noqa: SLF001 - enqueue's own second half
 
 
 # A call that succeeds runs the first lines of one of these and nothing else, so each is written out.

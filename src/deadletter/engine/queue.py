@@ -255,6 +255,8 @@ class DeadLetterQueue:
             refuse_redacted(task.payload)
         delay = task.delay
         key = task.idempotency_key
+        registration = self.registry.get(task.type)
+        hidden = registration.redact if registration is not None else ()
         return NewRow(
             id=task.id,
             type=task.type,
@@ -266,7 +268,7 @@ class DeadLetterQueue:
             due_at_ms=to_ms(delay) if isinstance(delay, datetime) else None,
             expires_ms=round(seconds("expires_in", task.expires_in) * 1000) if task.expires_in is not None else None,
             keep_ms=options.keep_letters_ms,
-            redact=options.redact_mark,
+            redact="\n".join(filter(None, (options.redact_mark, *hidden))) if hidden else options.redact_mark,
             release=options.release,
             count=(("enqueued", task.type, ""),),
         )

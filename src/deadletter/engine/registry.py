@@ -33,6 +33,7 @@ class Registration:
     max_retries: int | None = None
     timeout: float | None = None
     concurrency: int | None = None
+    redact: tuple[str, ...] = ()
 
 
 class Registry:

@@ -769,3 +769,22 @@ async def test_a_capture_from_a_thread_without_a_loop(dlq: DeadLetterQueue) -> N
     thread.start()
     await anyio.to_thread.run_sync(thread.join)
     assert answers[0].task_id == (await the_only(dlq)).task.id
+
+
+@pytest.mark.parametrize("ways", ["enqueue", "enqueue_many", "of the function", "capture"])
+async def test_a_functions_own_hidden_paths_go_with_its_tasks_whoever_stores_them(
+    dlq: DeadLetterQueue, ways: str
+) -> None:
+    @dead_lettered(dlq, name="charge", redact=("card",))
+    async def charge(card: str) -> None: ...
+
+    task = charge.task("4111")
+    if ways == "enqueue":
+        await dlq.enqueue(task)
+    elif ways == "enqueue_many":
+        await dlq.enqueue_many([task])
+    elif ways == "capture":
+        await dlq.capture(task, ValueError("no"))
+    else:
+        await charge.enqueue("4111")
+    assert "card" in (await the_only(dlq)).redact
