@@ -163,4 +163,5 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "DEADLETTER_ALERT_THRESHOLD": ("alert_threshold", _threshold),
     "DEADLETTER_RELEASE": ("release", str),
     "DEADLETTER_REDACT": ("redact", _paths),
+    "DEADLETTER_SPOOL": ("spool", str),
 }

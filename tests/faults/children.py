@@ -13,8 +13,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection
@@ -23,13 +23,14 @@ from typing import Any
 import anyio
 import anyio._backends._asyncio  # a child would have to import it anew each time
 
-from deadletter import BackendUnavailable, DeadLetterQueue, Query, Task, current_attempt
-from deadletter.backends.sqlite import SQLiteBackend, file, step
+from deadletter import BackendUnavailable, Captured, DeadLetterQueue, Query, Task, current_attempt, dead_lettered
+from deadletter.backends.sqlite import SpoolFile, SQLiteBackend, file, step
 from deadletter.cli import transfer
 from deadletter.cli.flags import Flags
+from deadletter.engine import spooling
 from deadletter.engine.worker import Worker
 from deadletter.interfaces import SystemClock
-from deadletter.model.row import Change, Claim, Claimed, Verdict
+from deadletter.model.row import Change, Claim, Claimed, Insertion, NewRow, Verdict
 
 from .ledger import Ledger
 
@@ -274,7 +275,119 @@ async def migrator(*, path: str, name: str, kill_at: str | None = None, after: i
         pass
 
 
-ROLES = {"worker": worker, "producer": producer, "operator": operator, "migrator": migrator, "pauser": pauser}
+SPOOL_POINTS = (
+    "before_spooled",
+    "in_spooling",
+    "after_spooled",
+    "before_insert",
+    "after_insert",
+    "in_removal",
+    "after_removal",
+)
+
+
+class Line:
+    """A store that is away as long as the file ``away`` stands beside it."""
+
+    def __init__(self, backend: SQLiteBackend, folder: Path, fate: Fate) -> None:
+        insert, away = backend.insert, folder / "away"
+
+        async def insert_(queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
+            if away.exists():
+                raise BackendUnavailable("the line is cut")
+            if queue == "default":
+                fate.reach("before_insert")
+            insertions = await insert(queue, rows)
+            if queue == "default":
+                fate.reach("after_insert")
+            return insertions
+
+        backend.insert = insert_  # type: ignore[method-assign]
+
+
+class DoomedSpool(SpoolFile):
+    """A spool whose process dies around its commits: ``in_…`` is inside of the transaction."""
+
+    def __init__(self, path: Path, fate: Fate) -> None:
+        super().__init__(path)
+        self.fate = fate
+
+    def put(self, url: str, queue: str, row: NewRow, now_ms: int) -> None:
+        self.fate.reach("before_spooled")
+        with self._inside("in_spooling"):
+            super().put(url, queue, row, now_ms)
+        self.fate.reach("after_spooled")
+
+    def remove(self, places: Sequence[int]) -> None:
+        with self._inside("in_removal"):
+            super().remove(places)
+        self.fate.reach("after_removal")
+
+    @contextmanager
+    def _inside(self, point: str) -> Iterator[None]:
+        changing = self._changing
+
+        @contextmanager
+        def doomed() -> Iterator[Any]:
+            with changing() as connection:
+                yield connection
+                self.fate.reach(point)
+
+        self._changing = doomed  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self._changing = changing  # type: ignore[method-assign]
+
+
+async def capturer(*, path: str, name: str, kill_at: str | None = None, after: int = 1, most: int = 1_000_000) -> None:
+    """Call a function that fails, for ever, noting what the spool or the store acknowledged."""
+    folder = Path(path).parent
+    ledger, fate = Ledger(folder), Fate(kill_at, after)
+    backend = SQLiteBackend(path)
+    Line(backend, folder, fate)
+    async with DeadLetterQueue(backend, spool=DoomedSpool(folder / "captures.spool", fate), retry=[3600]) as dlq:
+
+        @dead_lettered(dlq, name="work", on_failure="suppress")
+        async def work(who: str, at: int) -> None:
+            raise ValueError("told to fail")
+
+        for at in range(most):
+            ledger.note("called", f"{name}/{at}")
+            answer = await work(name, at)
+            if isinstance(answer, Captured):
+                ledger.acknowledge(answer.task_id)
+                ledger.note("captured", answer.task_id, f"{name}/{at}")
+            await anyio.sleep(0.001)
+    await backend.aclose()
+
+
+async def drainer(*, path: str, name: str, kill_at: str | None = None, after: int = 1, lease_ms: int = 300) -> None:
+    """A worker that does nothing but bring what waits; the dead hold it up for no longer than ``lease_ms``."""
+    del name
+    spooling.LEASE_MS, spooling.WATCH = lease_ms, 0.05
+    folder = Path(path).parent
+    fate = Fate(kill_at, after)
+    backend = SQLiteBackend(path)
+    Line(backend, folder, fate)
+    async with DeadLetterQueue(backend, spool=DoomedSpool(folder / "captures.spool", fate)) as dlq:
+        working = dlq.worker()
+        async with anyio.create_task_group() as group:
+            group.start_soon(_stop_at_sigterm, working)
+            await working.run()
+            group.cancel_scope.cancel()
+    await backend.aclose()
+
+
+ROLES = {
+    "worker": worker,
+    "producer": producer,
+    "pauser": pauser,
+    "operator": operator,
+    "migrator": migrator,
+    "capturer": capturer,
+    "drainer": drainer,
+}
 
 
 def _become(role: str, log_file: str, said: dict[str, Any]) -> None:

@@ -63,6 +63,7 @@ def test_each_variable_is_an_option() -> None:
             "DEADLETTER_ALERT_THRESHOLD": "25",
             "DEADLETTER_RELEASE": "v7",
             "DEADLETTER_REDACT": "card_number, *.email",
+            "DEADLETTER_SPOOL": "captures.spool",
         }
     )
     assert options == {
@@ -73,6 +74,7 @@ def test_each_variable_is_an_option() -> None:
         "alert_threshold": 25,
         "release": "v7",
         "redact": ("card_number", "*.email"),
+        "spool": "captures.spool",
     }
     assert DeadLetterQueue(**options).name == "mail"
 

@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 
 from ..__about__ import __version__
+from ..model.errors import BackendUnavailable
 from ..model.query import glob_match
 from ..model.record import Stats
 from .exits import DONE, FAILED, BadUse
 from .flags import Flags, length
-from .output import harmless, pairs, span
+from .output import harmless, pairs, say, span
 from .session import session, user_queues
 
 _SKEW = 1000  # ms between this machine's clock and the store's that are worth a word
@@ -76,11 +77,19 @@ async def doctor(*, flags: Flags | None = None) -> int:
 
     Example: deadletter doctor --url sqlite:///shop.db
     """
-    async with session(flags) as desk:
+    async with session(flags, connect=False) as desk:
+        # Before it connects: what waits in the spool is told, whether the store is there or not.
+        spooled = await desk.queue.spooler.findings() if desk.queue.spooler is not None else []
         before = time.time()
-        found = await desk.queue.backend.inspect()
+        try:
+            await desk.queue.backend.open()
+            found = await desk.queue.backend.inspect()
+        except BackendUnavailable:
+            for finding in spooled:
+                say(finding.text)
+            raise
         skew = round(found.now_ms - (before + time.time()) * 500)
-        findings: list[dict[str, Any]] = [attrs.asdict(finding) for finding in found.findings]
+        findings: list[dict[str, Any]] = [attrs.asdict(finding) for finding in (*found.findings, *spooled)]
         if abs(skew) > _SKEW:
             text = f"this machine's clock and the store's differ by {abs(skew) / 1000:.1f} s"
             findings.append({"level": "warning", "text": text})

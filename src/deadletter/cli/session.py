@@ -78,9 +78,8 @@ def make_queue(target: Target, *, create: bool = False) -> DeadLetterQueue:
     try:
         return DeadLetterQueue(**options)
     except InvalidSetting as error:
-        if error.name == "url":
-            raise InvalidSetting("--url" if target.url is not None else "DEADLETTER_URL", error.problem) from None
-        raise
+        said = {"url": "--url" if target.url is not None else "DEADLETTER_URL", "spool": "DEADLETTER_SPOOL"}
+        raise InvalidSetting(said.get(error.name, error.name), error.problem) from None
 
 
 def _app_queue(app: str, target: Target) -> DeadLetterQueue:
@@ -98,12 +97,13 @@ def _app_queue(app: str, target: Target) -> DeadLetterQueue:
 
 
 @contextlib.asynccontextmanager
-async def session(flags: Flags | None, *, create: bool = False) -> AsyncIterator[Session]:
-    """Open the queue for one command and close it after."""
+async def session(flags: Flags | None, *, create: bool = False, connect: bool = True) -> AsyncIterator[Session]:
+    """Open the queue for one command (without ``connect`` at its first use) and close it after."""
     flags = flags or Flags()
     queue = make_queue(flags, create=create)
     try:
-        await queue.open()
+        if connect:
+            await queue.open()
         viewer = Viewer(queue.options.hidden_paths, reveal=flags.reveal)
         yield Session(queue, viewer.queue(queue), viewer, flags.json)
     finally:

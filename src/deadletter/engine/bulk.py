@@ -167,6 +167,10 @@ async def erase(queue: DeadLetterQueue, query: Query, *, everything: bool) -> Bu
     seen: set[str] = set()
     buried: set[str] = set()
     states = [*State] if query.state in (None, State.DEAD) else [query.state]
+    if queue.spooler is not None:
+        spooled = await queue.spooler.erase(query, states, now_ms)
+        seen |= spooled
+        buried |= spooled
     while await _erase_pass(queue, query, states, now_ms, seen, buried):
         continue  # what changed its state during a pass is met by the next
     return BulkResult(matched=len(seen), changed=len(buried), failed=0, cutoff=from_ms(now_ms))

@@ -28,6 +28,7 @@ from . import context, letters, presence
 from .attempt import cause_of_death, count_retries, failed_attempt, next_delay
 from .queue import DeadLetterQueue
 from .registry import Registration
+from .spooling import Spooler
 from .sync import call_soon
 
 log = logging.getLogger("deadletter.decorator")
@@ -183,7 +184,7 @@ def to_capture(plan: Plan, error: BaseException) -> bool:
         return True
     try:
         return bool(plan.when(error))
-    except Exception:
+    except Exception:  # it is the user's; keeping one failure too many loses nothing
         log.exception("when=%r of %s failed; the failure is captured", plan.when, plan.type)
         return True
 
@@ -207,7 +208,6 @@ def note(error: BaseException, text: str) -> None:
 class _Stored:
     row: NewRow
     insertion: Insertion
-    interrupted: BaseException | None = None  # a cancellation that came meanwhile
 
 
 @attrs.define(eq=False)
@@ -219,21 +219,22 @@ class Capture:
     kwargs: dict[str, Any]
     error: BaseException
     key: str | None = None
+    queue: DeadLetterQueue | None = None
     row: NewRow | None = None
+    interrupted: BaseException | None = None  # a cancellation that came meanwhile
 
     async def run(self) -> Captured | None:
-        """Store it; None where nothing is to be stored, or the store did not take it (told by a note and the log)."""
+        """Store or spool it; None where nothing is to be kept, or nobody took it (told by a note and the log)."""
         found = self._known()
         if found is not None or not to_capture(self.plan, self.error):
             return found
         try:
-            stored = await self._store(self.plan.queue_of())
-        except Exception as problem:
-            self.not_stored(problem)
-            return None
-        captured = self._told(stored)
-        if stored.interrupted is not None:
-            raise stored.interrupted
+            queue, new = self._made()
+            captured: Captured | None = self._told(await self._store(queue, new))
+        except Exception as problem:  # whatever it is, the user's own exception goes first: told, and not raised
+            captured = await self._not_stored_async(problem)
+        if self.interrupted is not None:
+            raise self.interrupted
         return captured
 
     def run_sync(self) -> Captured | None:
@@ -242,12 +243,11 @@ class Capture:
         if found is not None or not to_capture(self.plan, self.error):
             return found
         try:
-            queue = self.plan.queue_of()
-            future = call_soon(functools.partial(self._store, queue))
+            queue, new = self._made()
+            future = call_soon(functools.partial(self._store, queue, new))
             stored = future.result(queue.options.capture_timeout + _GRACE)
-        except (Exception, PortalClosed) as problem:
-            self.not_stored(problem)
-            return None
+        except (Exception, PortalClosed) as problem:  # as above
+            return self.not_stored(problem)
         return self._told(stored)
 
     def _known(self) -> Captured | None:
@@ -257,8 +257,13 @@ class Capture:
         log.info("%s raised what task %s has already; it is not captured again", self.plan.type, task_id)
         return Captured(task_id, self.error)
 
-    async def _store(self, queue: DeadLetterQueue) -> _Stored:
+    def _made(self) -> tuple[DeadLetterQueue, NewRow]:
+        """The queue and the row that goes there, before anything can hang: the same row goes to the spool."""
+        queue = self.queue = self.plan.queue_of()
         new = self.row = self._row(queue)
+        return queue, new
+
+    async def _store(self, queue: DeadLetterQueue, new: NewRow) -> _Stored:
         stored = None
         with anyio.move_on_after(queue.options.capture_timeout, shield=True) as scope:
             try:
@@ -267,7 +272,8 @@ class Capture:
                 if scope.cancel_called:
                     raise
                 # A task.cancel() goes through any shield; the same id makes a repeat safe.
-                stored = _Stored(new, await self._insert(queue, new), cancelled)
+                self.interrupted = cancelled
+                stored = _Stored(new, await self._insert(queue, new))
             if new.state != DEAD:
                 await _warn_if_unknown(self.plan, queue)
         if stored is None:
@@ -328,10 +334,53 @@ class Capture:
         note(self.error, f"this call of {self.plan.type} {what}")
         return Captured(task_id, self.error)
 
-    def not_stored(self, problem: BaseException) -> None:
-        """Where a letter goes that the store did not take: so far it is told by note and log; its arguments are not."""
+    def not_stored(self, problem: BaseException) -> Captured | None:
+        """Keep in the spool what the store did not take; where none does, note and log tell."""
+        if self.queue is None or self.row is None or self.queue.spooler is None:
+            self._lost(problem)
+            return None
+        try:
+            self.queue.spooler.put(self.row)
+        except Exception as second:  # the user's own exception goes first, as above
+            self._lost(problem, second)
+            return None
+        return self._spooled(self.row, self.queue.spooler, problem)
+
+    async def _not_stored_async(self, problem: Exception) -> Captured | None:
+        if self.queue is None or self.row is None or self.queue.spooler is None:
+            self._lost(problem)
+            return None
+        try:
+            interrupted = await self.queue.spooler.put_soon(self.row)
+        except Exception as second:  # the user's own exception goes first, as above
+            self._lost(problem, second)
+            return None
+        self.interrupted = self.interrupted or interrupted
+        return self._spooled(self.row, self.queue.spooler, problem)
+
+    def _spooled(self, row: NewRow, spooler: Spooler, problem: BaseException) -> Captured:
+        said = f"{type(problem).__name__}: {problem}"
+        note(
+            self.error,
+            f"this call of {self.plan.type} is kept as task {row.id} in {spooler.spool.path} until the store is back: {said}",
+        )
+        log.warning(
+            "a failed call of %s is kept as task %s in %s until the store is back: %s",
+            self.plan.type,
+            row.id,
+            spooler.spool.path,
+            said,
+            extra={"task_type": self.plan.type, "task_id": row.id},
+        )
+        self.error.__dict__[MARK] = row.id
+        return Captured(row.id, self.error)
+
+    def _lost(self, problem: BaseException, second: Exception | None = None) -> None:
+        """Nobody has it: tell so by note and log; its arguments are told by neither."""
         sent = f" (perhaps it has it as {self.row.id})" if self.row is not None else ""
         said = f"{type(problem).__name__}: {problem}"
+        if second is not None:
+            said += f"; nor in the spool: {type(second).__name__}: {second}"
         note(self.error, f"this call of {self.plan.type} could not be kept{sent}: {said}")
         log.error(
             "a failed call of %s could not be kept%s: %s; it raised %s, and its caller must repeat it",
@@ -350,7 +399,7 @@ async def _warn_if_unknown(plan: Plan, queue: DeadLetterQueue) -> None:
     plan.looked = True
     try:
         workers = await presence.present(queue)
-    except Exception as problem:
+    except Exception as problem:  # the task is stored by now: whatever a backend raises must not say that it is not
         log.debug("who works on %s is not known: %s", queue, problem)
         return
     if not any(plan.type in worker.types for worker in workers):

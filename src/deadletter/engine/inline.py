@@ -73,7 +73,7 @@ def _observed(function: Callable[..., Any], policy: RetryPolicy, plan: Plan) -> 
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             policy.observe(plan.queue_of().clock.monotonic())
-        except Exception:
+        except Exception:  # a policy is the user's, or the queue cannot be made: neither keeps the call from its body
             log.exception("retry policy %r failed", policy)
         return function(*args, **kwargs)
 
@@ -120,7 +120,7 @@ class Guard:
         with anyio.move_on_after(timeout, shield=True) as scope:
             try:
                 await settle()
-            except Exception as error:
+            except Exception as error:  # a store of the user's may raise anything; the caller has a right to the result
                 problem = error
         if scope.cancelled_caught:
             problem = TimeoutError(f"the store took longer than capture_timeout={timeout:g} s")

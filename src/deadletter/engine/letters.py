@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import attrs
 
-from ..model.errors import IdempotencyConflict, InvalidTask, NotDead, NotReplayable, TaskConflict, TaskNotFound
+from ..model.errors import (
+    BackendError,
+    IdempotencyConflict,
+    InvalidTask,
+    NotDead,
+    NotReplayable,
+    TaskConflict,
+    TaskNotFound,
+)
 from ..model.record import EDITED, Reason, TaskRecord
 from ..model.row import DEAD, GONE, PENDING, FailureRow, Inserted, Insertion, NewRow, Row, Verdict
 from ..model.task import Duration, Task
@@ -19,6 +29,9 @@ from .options import to_ms
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
+    from .spooling import Spooler
+
+log = logging.getLogger("deadletter.queue")
 
 
 async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, reason: Reason | str) -> str:
@@ -29,10 +42,31 @@ async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, rea
         raise InvalidTask("reason", f"{reason!r} is not one of {', '.join(Reason)}") from None
     if not isinstance(exc, BaseException):
         raise InvalidTask("exc", f"{exc!r} is no exception; give the one that was raised")
-    insertion = await queue.insert_row(dead_row(queue, queue.new_row(task), exc, why))
+    new = dead_row(queue, queue.new_row(task), exc, why)
+    if queue.spooler is None:
+        insertion = await queue.insert_row(new)
+    else:
+        try:
+            with anyio.fail_after(queue.options.capture_timeout):
+                insertion = await queue.insert_row(new)
+        except (BackendError, OSError) as problem:  # TimeoutError is an OSError
+            return await _spooled(queue.spooler, new, problem)
     if insertion.verdict not in (Inserted.STORED, Inserted.EXISTS):
         raise conflict(task, insertion)
     return insertion.id
+
+
+async def _spooled(spooler: Spooler, new: NewRow, problem: Exception) -> str:
+    try:
+        interrupted = await spooler.put_soon(new)
+    except BackendError as second:
+        problem.add_note(f"deadletter: the spool did not take it either: {second}")
+        raise problem from None
+    path = spooler.spool.path
+    log.warning("the store did not take letter %s, which waits in %s: %r", new.id, path, problem)
+    if interrupted is not None:
+        raise interrupted
+    return new.id
 
 
 def conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConflict:

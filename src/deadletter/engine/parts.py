@@ -20,6 +20,7 @@ from .lazy import adopt
 from .options import make_options
 from .registry import Registration, Registry, is_async
 from .settler import Coalescer
+from .spooling import Spooler, open_spool
 from .sweeper import sweep
 from .sync import SyncQueue
 from .watching import added_metadata
@@ -40,6 +41,7 @@ __all__ = [
     "Registration",
     "Registry",
     "RowIdempotencyStore",
+    "Spooler",
     "SyncQueue",
     "SystemClock",
     "Threads",
@@ -57,6 +59,7 @@ __all__ = [
     "key_hash",
     "letters",
     "make_options",
+    "open_spool",
     "pauses",
     "process",
     "reading",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import attrs
 
     from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
+    from ..interfaces.spool import Spool
     from ..model.event import Event
     from ..model.outcome import Processor
     from ..model.query import Query
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .options import Options, RetryLike, make_options
     from .registry import Registration, Registry, is_async
     from .settler import Coalescer
+    from .spooling import Spooler, open_spool
     from .sweeper import sweep
     from .sync import SyncQueue
     from .watching import added_metadata
@@ -68,7 +70,8 @@ class DeadLetterQueue:
         on_uncertain: what happens to a task whose worker vanished in mid-attempt.
         release: the version of your code, kept on every failure; default ``$DEADLETTER_RELEASE``.
         redact: payload paths that no view shows, in any process; ``redact_defaults`` adds the usual secrets.
-        capture_timeout: how long ``@dead_lettered`` may take to store a failure.
+        spool: path of a local file that takes captures while the backend is away, and gives them back when it returns.
+        capture_timeout: how long a capture may take before it goes to the spool.
         alert_threshold: how many letters are worth an alert.
         lease: how long a claim lasts unless extended. max_lease_losses: after so many vanished workers a task that ran
             alone is dead.
@@ -80,7 +83,7 @@ class DeadLetterQueue:
 
     Raises:
         InvalidTask: for an option that cannot be meant; it names the option.
-        InvalidSetting: for a URL that cannot be used.
+        InvalidSetting: for a URL or a spool that cannot be used.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class DeadLetterQueue:
         release: str | None = None,
         redact: Sequence[str] = (),
         redact_defaults: bool = True,
+        spool: Spool | str | os.PathLike[str] | None = None,
         capture_timeout: Duration = 2,
         alert_threshold: int = 10,
         lease: Duration = 60,
@@ -144,6 +148,8 @@ class DeadLetterQueue:
         self.idempotency: IdempotencyStore = idempotency or RowIdempotencyStore(self)
         self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self._insert, _any_conflict)
         self._apply_one: Coalescer[Change, Verdict] = Coalescer(self.apply)
+        opened = open_spool(spool)
+        self.spooler: Spooler | None = Spooler(self, opened) if opened is not None else None
         self._sync: SyncQueue | None = None
         self._opened = False
         _children.add(self)
@@ -182,12 +188,18 @@ class DeadLetterQueue:
         if not self._opened:
             await self.backend.open()
             self._opened = True
+            if self.spooler is not None:
+                await self.spooler.look()  # what an earlier process left
 
     async def aclose(self) -> None:
         """Close what this queue opened; never a backend or client that it was given. Safe to repeat."""
         self.keeper.stop()
+        if self.spooler is not None:
+            self.spooler.stop()
         if not self.threads.inline:
             await anyio.to_thread.run_sync(self.keeper.join)
+            if self.spooler is not None:
+                await anyio.to_thread.run_sync(self.spooler.join)
         if self._owns_backend:
             await self.backend.aclose()
         self._opened = False
@@ -279,7 +291,10 @@ class DeadLetterQueue:
         return await self._insert_one(new)
 
     async def _insert(self, rows: list[NewRow]) -> list[Insertion]:
-        return await self.backend.insert(self.name, rows)
+        insertions = await self.backend.insert(self.name, rows)
+        if self.spooler is not None:
+            self.spooler.store_answered()
+        return insertions
 
     async def _answer(self, task: Task, insertion: Insertion, on_dead: str) -> str:
         if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
@@ -306,9 +321,12 @@ class DeadLetterQueue:
     async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = "captured") -> str:
         """Store a task that failed elsewhere straight as a dead letter; answer its id.
 
-        Safe to repeat with the same id.
+        Safe to repeat with the same id. With a ``spool`` it goes there where the store is away, or takes longer than
+        ``capture_timeout``.
+
+        Raises:
+            BackendUnavailable: the store is away, and there is no spool, or it failed, too (told by a note).
         """
-        await self.open()
         return await letters.capture(self, task, exc, reason=reason)
 
     async def get(self, id: str) -> TaskRecord:
@@ -604,6 +622,8 @@ def _after_fork() -> None:
         queue.keeper.after_fork()
         queue._insert_one.forget()  # noqa: SLF001 - their loop is the parent's
         queue._apply_one.forget()  # noqa: SLF001
+        if queue.spooler is not None:
+            queue.spooler.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

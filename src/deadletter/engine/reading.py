@@ -264,6 +264,7 @@ async def stats(queue: DeadLetterQueue) -> Stats:
         overdue=dict(counts.overdue),
         workers=await present(queue),
         paused={pause.types: pause.why for pause in await paused(queue)},
+        spooled=await queue.spooler.waiting() if queue.spooler is not None else 0,
     )
 
 

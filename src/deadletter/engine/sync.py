@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
@@ -139,8 +139,14 @@ class SyncQueue:
 
         The iterator blocks until the next event.
         """
-        with _crossing.portal().wrap_async_context_manager(self._queue.subscribe(*kinds)) as events:
-            yield _each(events)
+        process = os.getpid()
+        with ExitStack() as stack:
+            subscription = _crossing.portal().wrap_async_context_manager(self._queue.subscribe(*kinds))
+            try:
+                yield _each(stack.enter_context(subscription))
+            finally:
+                if os.getpid() != process:  # in a forked child: it is the parent's, whose loop is not here to end it
+                    stack.pop_all()
 
 
 async def _some(records: AsyncIterator[TaskRecord]) -> list[TaskRecord]:

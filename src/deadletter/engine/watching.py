@@ -19,7 +19,7 @@ def added_metadata(instrumentation: Instrumentation) -> Mapping[str, str]:
     """What it adds to a new task's metadata."""
     try:
         return dict(instrumentation.metadata())
-    except Exception:
+    except Exception:  # somebody else's code, as everywhere below
         log.exception("%r gave no metadata; the task goes on without it", instrumentation)
         return {}
 

@@ -121,6 +121,8 @@ class Worker:
         self._call = loop_caller()
         over = anyio.Event()
         try:
+            if until_idle and self._queue.spooler is not None:
+                await self._queue.spooler.drain_quietly()  # before opening begins to do the same in the background
             await self._queue.open()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._live, over)
@@ -145,6 +147,8 @@ class Worker:
                     group.start_soon(Presence(self._queue, self).keep)
                     group.start_soon(sweep_until_cancelled, self._queue, lambda: self._ended)
                     group.start_soon(retain_until_cancelled, self._queue)
+                    if self._queue.spooler is not None:
+                        group.start_soon(self._queue.spooler.watch)
                 group.start_soon(self._listen)
                 if self._queue.threads.inline:
                     group.start_soon(self._queue.keeper.serve)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from deadletter import DeadLetterQueue, State, Task
+from deadletter.backends.sqlite import SpoolFile
 from deadletter.cli.exits import run
-from deadletter.model.row import Finding, Inspection
+from deadletter.model.row import Finding, Inspection, NewRow
 from deadletter.testing import VirtualClock
 
 SECRET = "hunter2-and-more"
@@ -53,7 +54,7 @@ class Shell:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DEADLETTER_URL", "DEADLETTER_QUEUE", "DEADLETTER_APP", "DEADLETTER_RETRY_DELAYS"):
+    for name in ("DEADLETTER_URL", "DEADLETTER_QUEUE", "DEADLETTER_APP", "DEADLETTER_RETRY_DELAYS", "DEADLETTER_SPOOL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -326,6 +327,48 @@ def test_check_tells_what_is_paused_and_does_not_call_it_overdue(sh: Shell) -> N
     assert sh("pause", "e*", "--why", "x", "--queue", "late") == 0
     assert sh.one("check", "--queue", "late")["paused"] == {"sms": "no \x1b[2J", "e*": "x"}
     assert sh.one("stats", "--queue", "late")["overdue"] == {"email.send": 1, "sms": 1}
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SpoolFile:
+    """What the environment names, with one capture of another queue in it."""
+    path = tmp_path / "captures.spool"
+    monkeypatch.setenv("DEADLETTER_SPOOL", str(path))
+    file = SpoolFile(path)
+    file.put(f"sqlite:///{tmp_path / 'a.db'}", "other", NewRow(id="a", type="t"), 0)
+    return file
+
+
+def test_doctor_and_stats_tell_what_waits_in_the_spool(sh: Shell, spool: SpoolFile, tmp_path: Path) -> None:
+    file = spool
+    file.put(f"sqlite:///{tmp_path / 'a.db'}", "default", NewRow(id="b", type="t"), 0)
+    file.refuse(2, "ValueError: too odd", 2**60)
+    told = [finding["text"] for finding in sh.one("doctor")["findings"]]
+    assert any(f"the spool {file.path} holds 1 captures for this queue" in text for text in told)
+    assert any("b from the spool: ValueError: too odd" in text for text in told)
+    assert sh.one("stats")["spooled"] == 1
+    assert sh("stats") == 0
+    assert "spooled" in sh.out
+
+
+def test_doctor_tells_it_too_where_the_store_is_away(sh: Shell, spool: SpoolFile, tmp_path: Path) -> None:
+    sh.url = f"sqlite:///{tmp_path / 'gone.db'}"
+    assert sh("doctor") == 2
+    assert f"the spool {spool.path} holds 0 captures for this queue, and 1 for others" in sh.err
+
+
+def test_a_command_gives_back_what_waits(sh: Shell, spool: SpoolFile, tmp_path: Path) -> None:
+    assert sh("stats", "--queue", "other") == 0
+    until = time.monotonic() + 10
+    while spool.count(f"sqlite:///{tmp_path / 'a.db'}", "other"):
+        assert time.monotonic() < until
+        sh("stats", "--queue", "other")
+    assert sh.one("ls", "--state", "pending", "--queue", "other")["id"] == "a"
+
+
+def test_a_spool_that_cannot_be_names_its_variable(sh: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DEADLETTER_SPOOL", str(tmp_path / "none" / "x"))
+    assert "DEADLETTER_SPOOL: " in sh.refused("ls")
 
 
 def test_doctor(sh: Shell) -> None:

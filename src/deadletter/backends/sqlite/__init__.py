@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .backend import SQLiteBackend
+from .spool import SpoolFile
 
-__all__ = ["SQLiteBackend"]
+__all__ = ["SQLiteBackend", "SpoolFile"]

@@ -178,7 +178,8 @@ class SQLiteBackend(Backend):
             async with aclosing(self._signals(ear, after)) as signals:
                 yield signals
         finally:
-            self._ears.remove(ear)
+            if ear in self._ears:  # a forked child has none of its parent's
+                self._ears.remove(ear)
             if not self._ears and self._listener is not None:
                 listener, self._listener = self._listener, None
                 listener.stop()
