@@ -10,7 +10,10 @@ from typing import Any
 import attrs
 
 from .engine.queue import DeadLetterQueue
+from .model.errors import InvalidTask
+from .model.query import Query
 from .model.record import BulkResult, Failure, FailureGroup, Pause, Stats, TaskRecord
+from .rules.masking import may_touch_mask
 from .rules.redaction import DEFAULT_PATHS, Redactor, redactor
 
 
@@ -30,7 +33,10 @@ class Viewer:
         """What hides this record's values: the paths stored with it and the viewer's own."""
         if self.reveal:
             return redactor(())
-        return redactor(tuple(dict.fromkeys((*record.redact, *self.paths))))
+        try:
+            return redactor(tuple(dict.fromkeys((*record.redact, *self.paths))))
+        except InvalidTask:  # a path of another version, or of a broken row: what it meant to hide nobody knows
+            return redactor(("*",))
 
     def see(self, record: TaskRecord) -> TaskRecord:
         """The record with its hidden values out of sight."""
@@ -45,7 +51,15 @@ class Viewer:
             return queue
         seen = copy.copy(queue)
         seen.record = lambda row: self.see(queue.record(row))  # type: ignore[method-assign]
+        seen.scan_fields = _shown_fields  # type: ignore[method-assign]
         return seen
+
+
+def _shown_fields(query: Query) -> dict[str, Any]:
+    fields = query.scan_fields()
+    if "text" in fields and may_touch_mask(fields["text"]):
+        del fields["text"]  # the store looks at the value, where a viewer sees a mask
+    return fields
 
 
 def item(record: TaskRecord, redactor: Redactor, *, whole: bool = True) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def _error(failure: Failure, *, whole: bool) -> dict[str, Any]:
 
 
 async def groups(
-    queue: DeadLetterQueue, viewer: Viewer, query: Any, *, by: str = "fingerprint"
+    queue: DeadLetterQueue, viewer: Viewer, query: Query, *, by: str = "fingerprint"
 ) -> Sequence[FailureGroup]:
     """The failure groups as a viewer sees them: a sample message shows no hidden value."""
     seen = viewer.queue(queue)

@@ -111,7 +111,7 @@ async def matching(
         for at in range(0, len(named), BATCH):
             yield named[at : at + BATCH]
         return
-    fields = wanted.scan_fields()
+    fields = queue.scan_fields(wanted)
     if until_ms is not None:
         fields["until_ms"] = min(until_ms, fields.get("until_ms") or until_ms)
     scan = Scan(newest_first=False, limit=min(BATCH, queue.backend.scan_limit), history=1, **fields)

@@ -157,7 +157,8 @@ def _edit(
         if not isinstance(payload, Mapping):
             raise InvalidTask("payload", f"{type(payload).__name__} is no JSON object; give a mapping")
         edited = attrs.evolve(record.task, payload=merge_edit(record.task.payload, payload))
-        body = encode_task(queue.codec, edited, max_payload_bytes=queue.options.max_payload_bytes)
+        earlier = (*record.earlier, record.task.payload)
+        body = encode_task(queue.codec, edited, max_payload_bytes=queue.options.max_payload_bytes, earlier=earlier)
         said.append("payload edited")
     message = ", ".join(said) + (f": {why}" if why else "")
     return body, FailureRow(attempt=row.attempts, error_type=EDITED, message=message[:2000])

@@ -533,6 +533,10 @@ class DeadLetterQueue:
         """What a user sees of a row."""
         return record_from_row(self.codec, row, queue=self.name)
 
+    def scan_fields(self, query: Query) -> dict[str, Any]:
+        """What the store may narrow a scan by; a viewer who sees less lets it narrow less."""
+        return query.scan_fields()
+
     async def row(self, task_id: str, *, history: int = 1) -> Row | None:
         """The stored row, or None."""
         return (await self.backend.load(self.name, [task_id], history=history))[0]

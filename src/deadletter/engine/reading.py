@@ -45,7 +45,7 @@ async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limi
     counts = await queue.backend.counts(queue.name)
     wanted = query.resolved(from_ms(counts.now_ms))
     items: list[TaskRecord] = []
-    scan = Scan(newest_first=True, after=after, history=1, **wanted.scan_fields())
+    scan = Scan(newest_first=True, after=after, history=1, **queue.scan_fields(wanted))
     while len(items) < limit:
         scan = attrs.evolve(scan, limit=min(queue.backend.scan_limit, max(limit - len(items) + 1, 1)))
         found = await queue.backend.scan(queue.name, scan)
@@ -127,7 +127,7 @@ async def _total(
     if complete:
         return seen, seen
     matched = looked = 0
-    scan = Scan(newest_first=True, history=1, **wanted.scan_fields())
+    scan = Scan(newest_first=True, history=1, **queue.scan_fields(wanted))
     async with aclosing(_steps(queue, scan)) as steps:
         async for rows in steps:
             matched += sum(wanted.matches(queue.record(row)) for row in rows)
@@ -167,7 +167,7 @@ async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord
     states = [query.state] if query.state is not None else list(State)
     for state in states:
         wanted = attrs.evolve(query, state=state).resolved(from_ms(now_ms))
-        wish = Scan(newest_first=True, history=20, **wanted.scan_fields())
+        wish = Scan(newest_first=True, history=20, **queue.scan_fields(wanted))
         async with aclosing(_steps(queue, wish)) as steps:
             async for rows in steps:
                 for record in map(queue.record, rows):
@@ -196,7 +196,7 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
     wanted = attrs.evolve(query, state=State.DEAD).resolved(from_ms(now_ms))
     whole = wanted.has_condition  # the row's own scalars are enough where nothing is asked
     found: dict[str, _Group] = {}
-    fields = wanted.scan_fields()
+    fields = queue.scan_fields(wanted)
     async for rows in _steps(queue, Scan(newest_first=True, history=int(whole), body=whole, **fields)):
         for row in rows:
             if whole and not wanted.matches(queue.record(row)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import attrs
 
@@ -82,6 +83,8 @@ class TaskRecord:
         replayable: False where its arguments could not be kept.
         queue: the name of its queue.
         redact: payload paths that are hidden in every view.
+        readable: False where its body cannot be read here: another codec wrote it, or it is broken.
+        earlier: its payloads before each edit, oldest first.
     """
 
     task: Task
@@ -99,6 +102,8 @@ class TaskRecord:
     replayable: bool = True
     queue: str = "default"
     redact: Sequence[str] = ()
+    readable: bool = True
+    earlier: Sequence[Mapping[str, Any]] = ()
 
     @property
     def failure(self) -> Failure | None:

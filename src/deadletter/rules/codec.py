@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -39,6 +39,8 @@ _FIELDS = {  # of a body
     "o": "origin",
 }
 _NOT_REPLAYABLE = "nr"  # the payload holds reprs, not values
+_EARLIER = "e"  # the payloads before each edit: views hide in old failures what they held
+_EDITS = 20  # as many as a row keeps failures; an edit is noted as one
 
 
 class JsonCodec(Codec):
@@ -69,7 +71,7 @@ class JsonCodec(Codec):
         return document
 
 
-def task_document(task: Task, *, replayable: bool = True) -> dict[str, Any]:
+def task_document(task: Task, *, replayable: bool = True, earlier: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """What a task's body holds: all that its row does not, without the defaults. A delay is the row's due time."""
     document: dict[str, Any] = {"p": task.payload}
     if task.max_retries is not None:
@@ -88,10 +90,19 @@ def task_document(task: Task, *, replayable: bool = True) -> dict[str, Any]:
         document["o"] = _origin_document(task.origin)
     if not replayable:
         document[_NOT_REPLAYABLE] = True
+    if earlier:
+        document[_EARLIER] = list(earlier[-_EDITS:])
     return document
 
 
-def encode_task(codec: Codec, task: Task, *, max_payload_bytes: int, replayable: bool = True) -> bytes:
+def encode_task(
+    codec: Codec,
+    task: Task,
+    *,
+    max_payload_bytes: int,
+    replayable: bool = True,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
     """A task's body.
 
     Args:
@@ -99,12 +110,13 @@ def encode_task(codec: Codec, task: Task, *, max_payload_bytes: int, replayable:
         task: what to store.
         max_payload_bytes: the most that the payload's JSON may take.
         replayable: False where the payload holds reprs in place of the real arguments.
+        earlier: the payloads before each edit; the last 20 are kept.
 
     Raises:
         InvalidTask: ``field`` is the path of what cannot be stored, such as ``payload.items[3].price``.
     """
     try:
-        body = codec.encode(task_document(task, replayable=replayable))
+        body = codec.encode(task_document(task, replayable=replayable, earlier=earlier))
     except InvalidTask as error:
         raise type(error)(_spelled_out(error.field), error.problem) from error.__cause__
     if len(body) > max_payload_bytes:  # metadata and a codec's own bytes are not the payload's
@@ -151,7 +163,8 @@ def failure_from_row(row: FailureRow) -> Failure:
 def record_from_row(codec: Codec, row: Row, *, queue: str) -> TaskRecord:
     """What a user sees of a row. Never raises for a body that cannot be read: what is broken is shown, not hidden."""
     reason = None if row.reason is None else _REASONS.get(row.reason)
-    replayable = reason not in _BROKEN
+    replayable, readable = reason not in _BROKEN, True
+    earlier: Sequence[Mapping[str, Any]] = ()
     if row.body is None:  # an ended row that is remembered without its payload
         task = _bare(row, {})
     else:
@@ -159,8 +172,9 @@ def record_from_row(codec: Codec, row: Row, *, queue: str) -> TaskRecord:
             document = _document(codec, row)
             task = _task(row, document)
             replayable = replayable and not document.get(_NOT_REPLAYABLE)
+            earlier = document.get(_EARLIER, ())
         except Undecodable:
-            task, replayable = _bare(row, {}), False
+            task, replayable, readable = _bare(row, {}), False, False
     ended = row.state in (State.DEAD, State.SUCCEEDED)
     expires_ms = row.keep_until_ms if ended else row.expires_ms
     return TaskRecord(
@@ -179,6 +193,8 @@ def record_from_row(codec: Codec, row: Row, *, queue: str) -> TaskRecord:
         replayable=replayable,
         queue=queue,
         redact=marked_paths(row.redact),
+        readable=readable,
+        earlier=earlier,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MESSAGE_LIMIT = 2_000
+CUT = r"\n\[\.\.\. \d+ characters or more left out \.\.\.\]\n"  # what cut() leaves, as a pattern
 _NAME_LIMIT = 300
 
 

@@ -11,24 +11,23 @@ Every walk is a loop over a stack: a payload's depth is the caller's.
 from __future__ import annotations
 
 import functools
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
 
 from ..model.errors import InvalidTask
 from ..model.record import Failure, TaskRecord
+from .masking import MASK, Mask
 
 DEFAULT_PATHS = ("*.password", "*.passwd", "*.secret", "*.token", "*.api_key", "*.authorization", "*.cookie")
-MASK = "[redacted]"
 
 _DEFAULTS = "$defaults"  # in a row's mark: the default paths, without writing them into every row
 
-_SHORTEST = 4  # characters; shorter values would mask half of every text
 _LONGEST = 200  # characters of a path, and so of any name in it that can match
-_PIECE = 16  # a longer value is masked in pieces, too: a message may hold only a part of it
+_KEY = 1_000  # characters of an idempotency key: a mask may be longer than what it hides
+_UNREADABLE = "deadletter.Undecodable"  # our own word on a body that cannot be read; it quotes none of it
 _INDEX = re.compile(r"\[(?:\*|\d+)?\]")
 
 _Tail: TypeAlias = tuple[str, ...]  # what is left of a path
@@ -73,42 +72,38 @@ class Redactor:
         """Replace hidden values by ``{"$redacted": true}``: the payload itself where nothing is hidden, else a copy."""
         return self._hide(payload, [])
 
-    def hidden_values(self, payload: Mapping[str, Any]) -> list[str]:
-        """List the texts of hidden values, in every form that an error message may hold them in, longest first."""
+    def mask(self, *payloads: Mapping[str, Any]) -> Mask:
+        """What masks these payloads' hidden values in texts."""
         found: list[Any] = []
-        self._hide(payload, found)
-        return _forms(found)
-
-    def text(self, text: str, values: Sequence[str]) -> str:
-        """Mask ``hidden_values`` in a text."""
-        for value in values:
-            if value in text:
-                text = text.replace(value, "\0")  # stored text holds no NUL, so that no value is found in a mask
-        return text.replace("\0", MASK)
+        for payload in payloads:
+            self._hide(payload, found)
+        return Mask(found)
 
     def record(self, record: TaskRecord) -> TaskRecord:
         """Hide values in a record's payload, and wherever else in it they are repeated."""
+        if not self._start:
+            return record
+        if not record.readable:
+            return attrs.evolve(record, history=[_blank(failure) for failure in record.history])
         task = record.task
         found: list[Any] = []
         payload = self._hide(task.payload, found)
-        if payload is task.payload:
-            return record
-        values = _forms(found)
+        for earlier in record.earlier:  # a failure of before an edit tells what the payload held then
+            self._hide(earlier, found)
+        if not found:
+            return attrs.evolve(record, earlier=()) if record.earlier else record
+        mask = Mask(found)
         key, origin = task.idempotency_key, task.origin
         hidden = attrs.evolve(
             task,
-            payload=payload,
-            idempotency_key=key and self.text(key, values)[:1000],
-            metadata={name: self.text(text, values) for name, text in task.metadata.items()},
+            payload=_without(payload, mask),
+            idempotency_key=key and mask.text(key)[:_KEY],
+            metadata={name: mask.text(text) for name, text in task.metadata.items()},
             # The raw message holds the same payload in a form that nobody here can read.
             origin=origin and attrs.evolve(origin, raw=None),
         )
-        history = [self._failure(failure, values) for failure in record.history]
-        return attrs.evolve(record, task=hidden, history=history)
-
-    def _failure(self, failure: Failure, values: Sequence[str]) -> Failure:
-        message, traceback = self.text(failure.message, values), self.text(failure.traceback, values)
-        return attrs.evolve(failure, message=message, traceback=traceback)
+        history = [_masked(failure, mask) for failure in record.history]
+        return attrs.evolve(record, task=hidden, history=history, earlier=())
 
     def _hide(self, payload: Mapping[str, Any], found: list[Any]) -> Mapping[str, Any]:
         if not self._start:
@@ -126,6 +121,28 @@ class Redactor:
         return _rewrite(payload, self._start, step)
 
 
+def _masked(failure: Failure, mask: Mask) -> Failure:
+    return attrs.evolve(failure, message=mask.text(failure.message), traceback=mask.text(failure.traceback))
+
+
+def _blank(failure: Failure) -> Failure:
+    """Where the payload cannot be read nobody can tell what of a message is hidden."""
+    if failure.error_type == _UNREADABLE:
+        return failure
+    return attrs.evolve(failure, message=MASK, traceback=MASK if failure.traceback else "")
+
+
+def _without(payload: Mapping[str, Any], mask: Mask) -> Mapping[str, Any]:
+    """A payload without what repeats a hidden value: an edit that gives it back keeps all of it."""
+
+    def step(_: _Node, __: str | int, child: Any) -> tuple[bool, Any]:
+        if isinstance(child, Mapping | list | tuple):
+            return False, None
+        return mask.touches(child), hidden_place()
+
+    return _rewrite(payload, None, step)
+
+
 @functools.lru_cache(maxsize=256)
 def redactor(paths: tuple[str, ...]) -> Redactor:
     """The Redactor of these paths."""
@@ -141,7 +158,7 @@ def merge_edit(stored: Mapping[str, Any], edited: Mapping[str, Any]) -> Mapping[
     def step(node: _Node, key: str | int, child: Any) -> tuple[bool, Any]:
         known = _child(node.state, key)
         if is_hidden_place(child):
-            if known is _NOTHING:
+            if known is _NOTHING or is_hidden_place(known):  # the latter came by an import without its values
                 raise InvalidTask("payload", f"{node.path(key)} keeps a hidden value, but none is stored there")
             return True, known
         return False, known
@@ -265,28 +282,3 @@ def _below(tails: frozenset[_Tail], index: int) -> tuple[bool, frozenset[_Tail]]
         return True, frozenset()
     named = [tail[1:] for tail in tails if tail[0] == name]
     return False, tails | _closure(named) if named else tails
-
-
-def _forms(hidden: Sequence[Any]) -> list[str]:
-    forms: dict[str, None] = {}  # in order: the pieces of a value from its start
-    for scalar in _scalars(hidden):
-        text = scalar if isinstance(scalar, str) else json.dumps(scalar)
-        if len(text) < _SHORTEST:
-            continue
-        whole = (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-        forms |= dict.fromkeys(whole)
-        if len(text) > 2 * _PIECE:
-            forms |= dict.fromkeys(text[at : at + _PIECE] for at in range(0, len(text) - _PIECE + 1, _PIECE))
-    return sorted(forms, key=len, reverse=True)
-
-
-def _scalars(hidden: Sequence[Any]) -> Iterator[Any]:
-    waiting = list(hidden)
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, list | tuple):
-            waiting += value
-        elif value is not None and not isinstance(value, bool):
-            yield value
