@@ -10,11 +10,10 @@ from typing import Any
 import attrs
 
 from .engine.queue import DeadLetterQueue
-from .model.errors import InvalidTask
 from .model.query import Query
 from .model.record import BulkResult, Failure, FailureGroup, Pause, Stats, TaskRecord
 from .rules.masking import may_touch_mask
-from .rules.redaction import DEFAULT_PATHS, Redactor, redactor
+from .rules.redaction import DEFAULT_PATHS, Redactor, hiding, redactor
 
 
 @attrs.frozen
@@ -33,10 +32,7 @@ class Viewer:
         """What hides this record's values: the paths stored with it and the viewer's own."""
         if self.reveal:
             return redactor(())
-        try:
-            return redactor(tuple(dict.fromkeys((*record.redact, *self.paths))))
-        except InvalidTask:  # a path of another version, or of a broken row: what it meant to hide nobody knows
-            return redactor(("*",))
+        return hiding((*record.redact, *self.paths))
 
     def see(self, record: TaskRecord) -> TaskRecord:
         """The record with its hidden values out of sight."""

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deadletter import DeadLetterQueue, Query, Task
+from deadletter.model.record import Failure, State, TaskRecord
+from deadletter.rules.error_text import plain
 from deadletter.views import Viewer, bulk_item, group_item, groups, item, stats_item
 
 SECRET = "hunter2-and-more"
@@ -101,3 +108,63 @@ async def test_stats_and_bulk_results_are_json() -> None:
         await _letter(dlq)
         assert json.loads(json.dumps(stats_item(await dlq.stats())))["by_state"]["dead"] == 1
         assert json.loads(json.dumps(bulk_item(await dlq.purge(everything=True))))["changed"] == 1
+
+
+@pytest.mark.anyio
+async def test_the_text_of_a_mask_is_found_and_what_it_completes_by_chance_is_not() -> None:
+    """The store would look for "refused [r" in the value, and so tell how it begins."""
+    async with DeadLetterQueue("memory://") as dlq:
+        for secret in ("[r4nd0m", "s3cret-s3cret"):
+            await dlq.capture(Task(type="mail", payload={"password": secret}), ValueError(f"refused {secret}"))
+        seen = Viewer().queue(dlq)
+        for text in ("refused [r", "[REDACTED]", "edact", "d]"):
+            assert (await seen.list(Query(error_contains=text))).total == 2
+            assert (await seen.purge(Query(error_contains=text), dry_run=True)).matched == 2
+            assert len([record async for record in seen.scan(Query(error_contains=text))]) == 2
+            found = await groups(dlq, Viewer(), Query(error_contains=text))
+            assert [(group.count, group.message) for group in found] == [(1, "refused [redacted]")] * 2
+
+
+@pytest.mark.anyio
+async def test_a_row_whose_paths_nobody_can_read_shows_no_value() -> None:
+    async with DeadLetterQueue("memory://") as dlq:
+        record = await dlq.get(await _letter(dlq))
+    hidden = Viewer(paths=("a..b",)).see(record)
+    assert SECRET not in repr(hidden)
+    assert hidden.task.payload["n"] == {"$redacted": True}
+
+
+names = st.sampled_from(["card", "name", "password", "note", "n"])
+secrets = st.text("ΩЖжあ漢é'\"\\\n\t&%+/ ", min_size=4, max_size=40).filter(lambda text: len(text.strip()) > 3)
+hidden_values = st.recursive(
+    secrets | st.integers(10_000) | st.floats(1e4, 1e9),
+    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(names, inner, min_size=1, max_size=3),
+    max_leaves=5,
+)
+shown = st.sampled_from([str, repr, json.dumps, ascii, lambda value: quote(str(value))])
+
+
+@given(hidden_values, st.dictionaries(names, hidden_values, max_size=3), shown)
+def test_no_view_of_any_payload_holds_a_hidden_value(value: Any, other: dict[str, Any], show: Any) -> None:
+    """Whatever else the payload holds, and wherever its error repeats the value."""
+    payload = {**other, "secret": {"value": value}, "copies": [value, {"text": f"<{value}>"}]}
+    text = plain(f"refused {show(value)} of {show(payload)}")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    failure = Failure(attempt=1, at=now, error_type="E", message=text, traceback=f"  | {text}")
+    task = Task(type="t", id="a", payload=payload, metadata={"m": str(value)})
+    record = TaskRecord(
+        task=task, state=State.DEAD, attempts=1, due_at=now, created_at=now, history=[failure], redact=("secret.value",)
+    )
+    seen = item(record, Viewer().redactor(record))
+    told = [seen["error"]["message"], seen["error"]["traceback"], *seen["metadata"].values(), *_texts(seen["payload"])]
+    for leaf in _texts(value):
+        for spelling in (leaf, repr(leaf)[1:-1], json.dumps(leaf)[1:-1], quote(leaf)):
+            assert not any(spelling in shown_text for shown_text in told)
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _texts(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return [] if isinstance(value, bool) else [str(value)]

@@ -24,6 +24,7 @@ from .exits import DONE, FAILED, BadUse, complain
 from .flags import Flags, Switch, Where, json_object, length, moment
 from .output import emit, harmless, say
 from .progress import progress
+from .reading import each
 from .session import Session, session
 
 
@@ -178,24 +179,35 @@ async def erase(*, where: Where | None = None, bulk: Bulk | None = None, flags: 
 
     Example: deadletter erase --payload customer.id=7
 
-    Running tasks go when their attempt ends, and the command waits for them.
+    Running tasks go when their attempt ends, and the command waits for them. What is counted first, and by --dry-run,
+    is what matches as it is shown: without --reveal hidden values tell nothing.
     """
     query, how = (where or Where()).query(), bulk or Bulk()
     if how.cutoff is not None:
         raise BadUse("--cutoff: erase takes what lives, too; narrow it with --older-than")
     how.check(query)
     async with session(flags) as desk:
+        more = not desk.viewer.reveal and _looks_inside(query)
+        if more and (how.dry_run or not how.yes):
+            say("what is hidden is not counted (--reveal counts it), but erased")
 
         async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:  # noqa: ARG001 - as the others
             if how.limit is None and how.rate is None and not dry_run:
                 return await desk.queue.erase(query, everything=how.everything)
-            ids = await _first_ids(desk, query, how.limit)
+            ids = await (_first_shown if dry_run else _first_ids)(desk, query, how.limit)
             if dry_run:
                 return BulkResult(matched=len(ids), changed=0, failed=0, cutoff=from_ms(desk.queue.clock.now_ms()))
             with progress("erasing", total=len(ids)) as tell:
                 return await _erase_named(desk, query, ids, how.rate, tell)
 
-        return await _bulk(desk, how, "erase", go)
+        return await _bulk(desk, how, "erase", go, or_more=more)
+
+
+async def _first_shown(desk: Session, query: Query, limit: int | None) -> list[str]:
+    """As ``_first_ids``, of what matches as it is shown."""
+    states = State if query.state in (None, State.DEAD) else (query.state,)
+    ids = [record.id for state in states async for record in each(desk, attrs.evolve(query, state=state), limit)]
+    return ids[:limit]
 
 
 async def _first_ids(desk: Session, query: Query, limit: int | None) -> list[str]:
@@ -249,16 +261,24 @@ async def _told(desk: Session, id_: str, state: str, change: Callable[[], Awaita
     return problem is None
 
 
-async def _bulk(desk: Session, how: Bulk, verb: str, go: Callable[..., Awaitable[BulkResult]]) -> int:
-    """Count, ask, do, tell."""
+def _looks_inside(query: Query) -> bool:
+    """Whether a condition may match a hidden value."""
+    return any((query.payload, query.error_contains, query.metadata, query.idempotency_key))
+
+
+async def _bulk(
+    desk: Session, how: Bulk, verb: str, go: Callable[..., Awaitable[BulkResult]], *, or_more: bool = False
+) -> int:
+    """Count, ask, do, tell. ``or_more``: the count is of what is seen, and more may match."""
     if not how.dry_run and not how.yes and not _can_ask():
         raise BadUse(f"nobody is here to be asked; --yes does it, --dry-run says how many it would {verb}")
     result, cutoff = None, how.until
     if how.dry_run or not how.yes:
         result = await go(dry_run=True, cutoff=cutoff, total=None)
         cutoff = result.cutoff
-    if not how.dry_run and (result is None or result.matched):
-        if result is not None and not _confirmed(f"{verb} {_sum(result.matched, verb)} of {_place(desk)}?"):
+    if not how.dry_run and (result is None or result.matched or or_more):
+        few = " or more" if or_more else ""
+        if result is not None and not _confirmed(f"{verb} {_sum(result.matched, verb)}{few} of {_place(desk)}?"):
             say("nothing was changed")
             return FAILED
         result = await go(dry_run=False, cutoff=cutoff, total=None if result is None else result.matched)

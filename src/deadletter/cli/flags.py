@@ -47,7 +47,7 @@ class Flags(Target):
 
     Attributes:
         json: Answer in JSON: an object a line for lists, else one object.
-        reveal: Show hidden values, and let conditions match them.
+        reveal: Show hidden values, in exports and errors too, and let conditions match them.
     """
 
     json: Switch = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..model.task import Origin, Task, seconds, to_ms
 from ..rules.codec import digest, encode_task, key_hash
 from ..rules.error_text import MESSAGE_LIMIT
 from ..rules.frames import TEXT_LIMIT
-from ..rules.redaction import path_mark, redactor, refuse_redacted
+from ..rules.redaction import check_paths, path_mark, refuse_redacted
 from ..rules.strict_json import loads_strict
 
 FORMAT = 1
@@ -43,6 +43,7 @@ def line_of(record: TaskRecord, item: dict[str, Any], *, reveal: bool) -> dict[s
         "lease_losses": record.lease_losses,
         "postpones": record.postpones,
         "redact": list(record.redact),
+        **({"earlier": list(record.earlier)} if record.earlier else {}),
         "origin": origin
         and {
             "system": origin.system,
@@ -82,6 +83,7 @@ def row_of(line: bytes, queue: DeadLetterQueue) -> NewRow:
             task,
             max_payload_bytes=options.max_payload_bytes,
             replayable=not hidden and document.get("replayable") is not False,
+            earlier=_earlier(letter),
         ),
         state=DEAD,
         keep_ms=_keep_ms(letter),
@@ -178,6 +180,13 @@ def _origin(letter: _Part) -> Origin | None:
     )
 
 
+def _earlier(letter: _Part) -> Sequence[Mapping[str, Any]]:
+    earlier = letter.fields.get("earlier") or []
+    if not isinstance(earlier, list) or not all(isinstance(payload, dict) for payload in earlier):
+        raise letter.bad("earlier", "is no list of payloads")
+    return earlier
+
+
 def _failure(entry: _Part) -> FailureRow:
     duration = entry.fields.get("duration")
     return FailureRow(
@@ -214,7 +223,8 @@ def _redact(letter: _Part) -> tuple[str, ...]:
     paths = letter.fields.get("redact") or []
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise letter.bad("redact", "is no list of paths")
-    return redactor(tuple(paths)).paths
+    check_paths(paths)
+    return tuple(paths)
 
 
 def _hides(payload: Mapping[str, Any]) -> bool:

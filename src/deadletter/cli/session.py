@@ -105,6 +105,8 @@ async def session(flags: Flags | None, *, create: bool = False, connect: bool = 
         if connect:
             await queue.open()
         viewer = Viewer(queue.options.hidden_paths, reveal=flags.reveal)
+        if flags.reveal:
+            say("--reveal: hidden values are shown, and conditions match them")
         yield Session(queue, viewer.queue(queue), viewer, flags.json)
     finally:
         await queue.aclose()

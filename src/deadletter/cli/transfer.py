@@ -42,6 +42,7 @@ async def export(
 
     Without --reveal hidden values and raw messages of other queues are left
     out, and what held hidden values cannot be replayed where it is imported.
+    With it the file holds them in plain text.
 
     Args:
         out: Write to this file (mode 0600) instead of stdout; - is stdout.

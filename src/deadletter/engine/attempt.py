@@ -31,6 +31,7 @@ from ..rules import changes
 from ..rules.story import failure_row
 from . import context as contexts
 from .registry import Registration
+from .telling import Teller, mask_of, teller
 from .watching import WatchedAttempt
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def begin(
     task = queue.decode(row)
     options = queue.options
     policy = registration.retry or options.policy
-    retries = count_retries(queue, task, registration, first=row.attempts == 0)
+    told = teller(queue, task, row.redact)
+    retries = count_retries(queue, task, registration, first=row.attempts == 0, told=told)
     attempt = Attempt(queue, row, task, registration, policy, retries, worker, sent, now_ms)
     # Not from lease_ms of the options: an answer that was asked for twice tells of a lease that has run for a while.
     attempt.lease_until = sent + ((row.lease_ms or now_ms) - now_ms) / 1000
@@ -120,15 +122,19 @@ def begin(
     return attempt
 
 
-def count_retries(queue: DeadLetterQueue, task: Task, registration: Registration, *, first: bool) -> float:
+def count_retries(
+    queue: DeadLetterQueue, task: Task, registration: Registration, *, first: bool, told: Teller
+) -> float:
     """How many retries a task gets; ``first`` tells its policy that the first attempt starts now."""
     policy = registration.retry or queue.options.policy
     try:
         if first:
             policy.observe(queue.clock.monotonic())
         return queue.options.retries(task, registration.max_retries, policy)
-    except Exception:
-        log.exception("retry policy %r failed; %s gets %d retries", policy, task.id, _FALLBACK_RETRIES)
+    except Exception as error:
+        log.error(  # noqa: TRY400 - the traceback may show what is hidden
+            "retry policy %r failed; %s gets %d retries\n%s", policy, task.id, _FALLBACK_RETRIES, told(error)
+        )
         return _FALLBACK_RETRIES
 
 
@@ -140,7 +146,10 @@ async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
     instrumentation = attempt.queue.instrumentation
     if instrumentation is None:
         return await _in_context(attempt, scoped=scoped)
-    with WatchedAttempt(instrumentation, attempt.task, queue=attempt.queue.name, number=attempt.number) as watched:
+    told = teller(attempt.queue, attempt.task, attempt.row.redact)
+    with WatchedAttempt(
+        instrumentation, attempt.task, queue=attempt.queue.name, number=attempt.number, told=told
+    ) as watched:
         outcome = await _in_context(attempt, scoped=scoped)
         watched.ended(outcome)
     return outcome
@@ -248,7 +257,8 @@ def decide(attempt: Attempt, outcome: Outcome) -> Change:
     if isinstance(outcome, Postponed):
         return changes.postpone(row, attempt.op, round(outcome.delay * 1000))
     if isinstance(outcome, Discarded):
-        return changes.discard(row, attempt.op, options.keep_finished_ms, outcome.why[:500])
+        why = mask_of(attempt.queue, attempt.task, row.redact).text(outcome.why) if outcome.why else ""
+        return changes.discard(row, attempt.op, options.keep_finished_ms, why[:500])
     if attempt.in_thread:
         attempt.queue.keeper.hold(attempt, changes.release(row, f"{row.token}.t"))
         return changes.shelve(row, attempt.op)
@@ -268,7 +278,8 @@ def _decide_failure(attempt: Attempt, outcome: Failed) -> Change:
     )
     row_age = max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed)
     failed = failed_attempt(attempt.queue, attempt.task, attempt.registration, outcome, attempt.number, row_age)
-    delay = next_delay(outcome, attempt.policy, attempt.retries, failed)
+    told = teller(attempt.queue, attempt.task, row.redact)
+    delay = next_delay(outcome, attempt.policy, attempt.retries, failed, told)
     if delay is None:
         return changes.die(row, attempt.op, cause_of_death(outcome), failure, options.keep_letters_ms)
     delay_ms = round(delay * 1000)
@@ -294,7 +305,9 @@ def failed_attempt(
     )
 
 
-def next_delay(outcome: Failed, policy: RetryPolicy, retries: float, failed: FailedAttempt) -> float | None:
+def next_delay(
+    outcome: Failed, policy: RetryPolicy, retries: float, failed: FailedAttempt, told: Teller
+) -> float | None:
     """Seconds until the next attempt, or None where the task is dead: the one place that decides it."""
     if outcome.permanent or failed.number > retries:
         return None
@@ -304,8 +317,14 @@ def next_delay(outcome: Failed, policy: RetryPolicy, retries: float, failed: Fai
         delay = policy.delay(failed)
         if delay is not None and not 0 <= delay < math.inf:
             raise ValueError(f"its delay was {delay!r}")  # noqa: TRY301 - the same answer as to any other fault of a policy
-    except Exception:
-        log.exception("retry policy %r failed; %s is tried again in %g s", policy, failed.task_id, _FALLBACK_DELAY)
+    except Exception as error:
+        log.error(  # noqa: TRY400 - as above
+            "retry policy %r failed; %s is tried again in %g s\n%s",
+            policy,
+            failed.task_id,
+            _FALLBACK_DELAY,
+            told(error),
+        )
         return _FALLBACK_DELAY
     return delay
 

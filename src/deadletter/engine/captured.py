@@ -19,10 +19,12 @@ from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
 from ..model.outcome import Discard, Failed, Postponed, classify_error
 from ..model.record import Reason
-from ..model.row import DEAD, Inserted, Insertion, NewRow
+from ..model.row import DEAD, FailureRow, Inserted, Insertion, NewRow
 from ..model.task import Task
-from ..rules.arguments import CallSignature, repr_arguments
+from ..rules.arguments import CallSignature, plain_arguments, repr_arguments
 from ..rules.codec import digest, encode_task
+from ..rules.masking import Mask
+from ..rules.redaction import hiding, marked_paths
 from ..rules.story import failure_row
 from . import context, letters, presence
 from .attempt import cause_of_death, count_retries, failed_attempt, next_delay
@@ -30,6 +32,7 @@ from .queue import DeadLetterQueue
 from .registry import Registration
 from .spooling import Spooler
 from .sync import call_soon
+from .telling import teller
 
 log = logging.getLogger("deadletter.decorator")
 
@@ -87,7 +90,7 @@ class Plan:
             retry=self.retry,
             max_retries=self.max_retries,
             timeout=self.timeout,
-            redact=self.redact,
+            mark=self._mark if self.redact or self._rest else None,
         )
 
     @property
@@ -128,10 +131,30 @@ class Plan:
             idempotency_key=key,
         )
 
+    def _mark(self, mark: str) -> str:
+        """A path may name an argument that is stored among its ``**kwargs``."""
+        paths = dict.fromkeys((*mark.split("\n"), *self.redact) if mark else self.redact)
+        if self._rest:
+            inner = self._rest + "."
+            paths |= dict.fromkeys(inner + path for path in paths if not path.startswith(("*", "$", inner)))
+        return "\n".join(paths)
+
+    @functools.cached_property
+    def _rest(self) -> str | None:
+        parameters = inspect.signature(self.function).parameters.values()
+        return next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+
+    def mask(self, queue: DeadLetterQueue, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mask:
+        """What masks the hidden values of a call's arguments; also of those that cannot be stored."""
+        mark = self._mark(queue.options.redact_mark)
+        return hiding(marked_paths(mark)).mask(plain_arguments(self.function, args, kwargs))
+
     def unreadable(self, queue: DeadLetterQueue, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRow:
         """A row that shows arguments which cannot be stored. It has no key: it would hold it for good."""
         paths = (*queue.options.hidden_paths, *self.redact)
-        task = self._task(_without_secrets(repr_arguments(self.function, args, kwargs), paths), None)
+        mask = self.mask(queue, args, kwargs)
+        told = {name: mask.text(text) for name, text in repr_arguments(self.function, args, kwargs).items()}
+        task = self._task(_without_secrets(told, paths), None)
         body = encode_task(queue.codec, task, max_payload_bytes=sys.maxsize, replayable=False)
         bare = queue.new_row(attrs.evolve(task, payload={}))
         return attrs.evolve(bare, body=body, digest=digest(task.type, task.payload))
@@ -167,6 +190,11 @@ def _without_secrets(reprs: Mapping[str, str], paths: Sequence[str]) -> dict[str
     return shown
 
 
+def _masked(failure: FailureRow, mask: Mask) -> FailureRow:
+    """Its letter cannot tell what to hide: it holds no values. What is hidden in the message goes before it is stored."""
+    return attrs.evolve(failure, message=mask.text(failure.message), traceback=mask.text(failure.traceback))
+
+
 def _folded(text: str) -> str:
     return text.casefold().replace("_", "").replace("-", "")
 
@@ -184,8 +212,11 @@ def to_capture(plan: Plan, error: BaseException) -> bool:
         return True
     try:
         return bool(plan.when(error))
-    except Exception:  # it is the user's; keeping one failure too many loses nothing
-        log.exception("when=%r of %s failed; the failure is captured", plan.when, plan.type)
+    except Exception as problem:  # it is the user's; keeping one failure too many loses nothing
+        # Without its traceback: that tells of the failure, too, and with it of the arguments.
+        log.error(  # noqa: TRY400
+            "when=%r of %s failed with %s; the failure is captured", plan.when, plan.type, type(problem).__qualname__
+        )
         return True
 
 
@@ -294,9 +325,12 @@ class Capture:
             task = self.plan.task(self.args, self.kwargs, self.key)
             new = queue.new_row(task)
         except InvalidTask as problem:
-            note(self.error, f"{type(problem).__name__}: {problem}; only its repr is kept, and it cannot be replayed")
+            mask = self.plan.mask(queue, self.args, self.kwargs)
+            said = mask.text(f"{type(problem).__name__}: {problem}")
+            note(self.error, f"{said}; only its repr is kept, and it cannot be replayed")
             new = self.plan.unreadable(queue, self.args, self.kwargs)
-            return letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE)
+            dead = letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE)
+            return attrs.evolve(dead, history=[_masked(failure, mask) for failure in dead.history])
         return self._scheduled(queue, task, new)
 
     def _scheduled(self, queue: DeadLetterQueue, task: Task, new: NewRow) -> NewRow:
@@ -306,9 +340,10 @@ class Capture:
             return attrs.evolve(new, due_ms=round(outcome.delay * 1000))
         registration = self.plan.registration
         policy = registration.retry or queue.options.policy
-        retries = count_retries(queue, task, registration, first=self.plan.counting is None)
+        told = teller(queue, task, new.redact)
+        retries = count_retries(queue, task, registration, first=self.plan.counting is None, told=told)
         failed = failed_attempt(queue, task, registration, outcome, 1, 0.0)
-        delay = next_delay(outcome, policy, retries, failed)
+        delay = next_delay(outcome, policy, retries, failed, told)
         if delay is None:
             return letters.dead_row(queue, new, self.error, cause_of_death(outcome))
         failure = failure_row(
@@ -359,7 +394,7 @@ class Capture:
         return self._spooled(self.row, self.queue.spooler, problem)
 
     def _spooled(self, row: NewRow, spooler: Spooler, problem: BaseException) -> Captured:
-        said = f"{type(problem).__name__}: {problem}"
+        said = self._masked(f"{type(problem).__name__}: {problem}")
         note(
             self.error,
             f"this call of {self.plan.type} is kept as task {row.id} in {spooler.spool.path} until the store is back: {said}",
@@ -378,9 +413,9 @@ class Capture:
     def _lost(self, problem: BaseException, second: Exception | None = None) -> None:
         """Nobody has it: tell so by note and log; its arguments are told by neither."""
         sent = f" (perhaps it has it as {self.row.id})" if self.row is not None else ""
-        said = f"{type(problem).__name__}: {problem}"
+        said = self._masked(f"{type(problem).__name__}: {problem}")
         if second is not None:
-            said += f"; nor in the spool: {type(second).__name__}: {second}"
+            said += self._masked(f"; nor in the spool: {type(second).__name__}: {second}")
         note(self.error, f"this call of {self.plan.type} could not be kept{sent}: {said}")
         log.error(
             "a failed call of %s could not be kept%s: %s; it raised %s, and its caller must repeat it",
@@ -390,6 +425,13 @@ class Capture:
             type(self.error).__qualname__,
             extra={"task_type": self.plan.type, "task_id": self.row.id if self.row is not None else None},
         )
+
+    def _masked(self, text: str) -> str:
+        try:
+            queue = self.plan.queue_of()
+        except Exception:  # without a queue nobody knows its paths
+            return hiding(("*",)).mask(plain_arguments(self.plan.function, self.args, self.kwargs)).text(text)
+        return self.plan.mask(queue, self.args, self.kwargs).text(text)
 
 
 async def _warn_if_unknown(plan: Plan, queue: DeadLetterQueue) -> None:

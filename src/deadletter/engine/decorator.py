@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 from ..model.errors import InvalidTask
 from ..model.task import Duration, Priority, Task, seconds
 from ..retry import as_policy
+from ..rules.redaction import check_paths
 from . import inline, lazy
 from .captured import Capture, Captured, Plan, owner
 from .options import RetryLike
@@ -175,8 +176,7 @@ def dead_lettered(
         raise InvalidTask("on_failure", f'{on_failure!r} is not one of "raise", "suppress"')
     if not isinstance(inline_retries, int) or isinstance(inline_retries, bool) or inline_retries < 0:
         raise InvalidTask("inline_retries", f"{inline_retries!r} is no count of retries; give 0 or more")
-    if isinstance(redact, str) or any(not path or "\n" in path for path in redact):
-        raise InvalidTask("redact", f'{redact!r} is no list of paths such as ("card_number", "*.email")')
+    check_paths(redact)
     Task(type="check", priority=priority, max_retries=max_retries, timeout=timeout)
     return functools.partial(
         _decorate,

@@ -95,13 +95,15 @@ class Guard:
     queue: DeadLetterQueue
     key: str
     token: str
+    masked: Callable[[str], str]  # what a log shows of a text that may hold the call's hidden values
 
     async def complete(self, result: object) -> None:
         """The effect happened: keep its result. Never raises: the caller has a right to the result."""
         try:
             kept = self.plan.signature.dump_result(result)
         except InvalidTask as problem:
-            log.warning("%s: %s; a repeated call with key %r will return None", self.plan.type, problem, self.key)
+            shown = self.masked(f"{problem}; a repeated call with key {self.key!r} will return None")
+            log.warning("%s: %s", self.plan.type, shown)
             kept = _NO_RESULT
         await self.remember(kept)
 
@@ -125,9 +127,11 @@ class Guard:
         if scope.cancelled_caught:
             problem = TimeoutError(f"the store took longer than capture_timeout={timeout:g} s")
         if isinstance(problem, LeaseLost):
-            log.warning("key %r of %s ran out while the call was running: raise its timeout", self.key, self.plan.type)
+            shown = self.masked(repr(self.key))
+            log.warning("key %s of %s ran out while the call was running: raise its timeout", shown, self.plan.type)
         elif problem is not None:
-            log.error("key %r of %s could not be %s: %s", self.key, self.plan.type, word, problem)
+            shown, said = self.masked(repr(self.key)), self.masked(str(problem))
+            log.error("key %s of %s could not be %s: %s", shown, self.plan.type, word, said)
 
 
 async def begin(plan: Plan, key: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Guard | Known:
@@ -142,13 +146,17 @@ async def begin(plan: Plan, key: str, args: Sequence[Any], kwargs: Mapping[str, 
     hashed = key_hash(queue.name, plan.type, key)
     arguments = _digest(plan, args, kwargs)
     begun = await queue.idempotency.begin(hashed, arguments, _lease(plan, queue))
+
+    def masked(text: str) -> str:
+        return plan.mask(queue, args, kwargs).text(text)
+
     if begun.word == "completed":
-        return Known(_restored(plan, key, begun.result))
+        return Known(_restored(plan, masked(repr(key)) if not begun.result else "", begun.result))
     if begun.word == "conflict":
         raise IdempotencyConflict(key, "an earlier call")
     if begun.word == "in_progress" or begun.token is None:
         raise InProgress(key)
-    guard = Guard(plan, queue, key, begun.token)
+    guard = Guard(plan, queue, key, begun.token, masked)
     try:
         return await _unless_queued(guard, hashed, arguments)
     except BaseException:
@@ -171,10 +179,10 @@ def _lease(plan: Plan, queue: DeadLetterQueue) -> float:
     return min(options.max_runtime, options.key_ms / 1000)
 
 
-def _restored(plan: Plan, key: str, result: bytes | None) -> object:
+def _restored(plan: Plan, shown: str, result: bytes | None) -> object:
     if result:
         return plan.signature.load_result(result)
-    log.warning("a call of %s with key %r is done already; what it returned was not kept", plan.type, key)
+    log.warning("a call of %s with key %s is done already; what it returned was not kept", plan.type, shown)
     return None
 
 
@@ -193,7 +201,7 @@ async def _unless_queued(guard: Guard, hashed: str, arguments: str) -> Guard | K
         raise IdempotencyConflict(guard.key, found.id)
     if found.state == SUCCEEDED:
         await guard.remember(_NO_RESULT)
-        return Known(_restored(plan, guard.key, None))
+        return Known(_restored(plan, guard.masked(repr(guard.key)), None))
     error = InProgress(guard.key)
     error.add_note(f"task {found.id} has it and is {found.state}")
     raise error

@@ -26,6 +26,7 @@ from ..rules.codec import encode_task
 from ..rules.redaction import merge_edit
 from ..rules.story import failure_row
 from .options import to_ms
+from .telling import mask_of
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
@@ -114,7 +115,7 @@ async def retry(
         type=type_,
         body=body,
         note=note,
-        why=why or "",
+        why=mask_of(queue, queue.record(row).task, row.redact).text(why) if why else "",
     )
     verdict = await queue.apply_one(change)
     if verdict is Verdict.MISSING:

@@ -268,7 +268,7 @@ class DeadLetterQueue:
         delay = task.delay
         key = task.idempotency_key
         registration = self.registry.get(task.type)
-        hidden = registration.redact if registration is not None else ()
+        marked = registration.mark if registration is not None else None
         return NewRow(
             id=task.id,
             type=task.type,
@@ -280,7 +280,7 @@ class DeadLetterQueue:
             due_at_ms=to_ms(delay) if isinstance(delay, datetime) else None,
             expires_ms=round(seconds("expires_in", task.expires_in) * 1000) if task.expires_in is not None else None,
             keep_ms=options.keep_letters_ms,
-            redact="\n".join(filter(None, (options.redact_mark, *hidden))) if hidden else options.redact_mark,
+            redact=options.redact_mark if marked is None else marked(options.redact_mark),
             release=options.release,
             count=(("enqueued", task.type, ""),),
         )

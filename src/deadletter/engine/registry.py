@@ -33,7 +33,7 @@ class Registration:
     max_retries: int | None = None
     timeout: float | None = None
     concurrency: int | None = None
-    redact: tuple[str, ...] = ()
+    mark: Callable[[str], str] | None = None  # adds its own hidden paths to those of a row
 
 
 class Registry:

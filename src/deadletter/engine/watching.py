@@ -11,6 +11,7 @@ from typing import Self
 from ..interfaces.instrumentation import AttemptSpan, Instrumentation
 from ..model.outcome import Outcome
 from ..model.task import Task
+from .telling import Teller
 
 log = logging.getLogger("deadletter.watching")
 
@@ -27,9 +28,9 @@ def added_metadata(instrumentation: Instrumentation) -> Mapping[str, str]:
 class WatchedAttempt:
     """Around one attempt."""
 
-    def __init__(self, instrumentation: Instrumentation, task: Task, *, queue: str, number: int) -> None:
+    def __init__(self, instrumentation: Instrumentation, task: Task, *, queue: str, number: int, told: Teller) -> None:
         self._instrumentation = instrumentation
-        self._task, self._queue, self._number = task, queue, number
+        self._task, self._queue, self._number, self._told = task, queue, number, told
         self._scope: AbstractContextManager[AttemptSpan] | None = None
         self._span: AttemptSpan | None = None
 
@@ -60,4 +61,5 @@ class WatchedAttempt:
             self._complain(problem)
 
     def _complain(self, error: Exception) -> None:
-        log.error("%r failed while it watched an attempt of %s", self._instrumentation, self._task.id, exc_info=error)
+        told = self._told(error)  # its context may be the attempt's own error
+        log.error("%r failed while it watched an attempt of %s\n%s", self._instrumentation, self._task.id, told)

@@ -27,6 +27,7 @@ from .presence import Presence
 from .retention import retain_once, retain_until_cancelled
 from .settler import Settler, persist
 from .sweeper import sweep_until_cancelled
+from .telling import teller
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
@@ -220,8 +221,11 @@ class Worker:
             settler.put(decide(attempt, outcome))
             if attempt.in_thread and attempt.stopped != "shutdown":
                 await self._outlive(attempt)
-        except Exception:
-            log.exception("an attempt of %s could not be judged; it runs again when its lease lapses", attempt.row.id)
+        except Exception as error:
+            told = teller(self._queue, attempt.task, attempt.row.redact)(error)
+            log.error(  # noqa: TRY400 - the traceback may show what is hidden
+                "an attempt of %s could not be judged; it runs again when its lease lapses\n%s", attempt.row.id, told
+            )
         finally:
             self._queue.keeper.remove(attempt)
             self._attempts.pop(token, None)
@@ -408,7 +412,8 @@ class _Feeder:
         try:
             attempt = begin(self._queue, row, registration, worker=self._worker.name, sent=sent, now_ms=now_ms)
         except Undecodable as error:
-            log.error("%s cannot be read and is kept as a dead letter: %s", row.id, error)  # noqa: TRY400
+            why = type(error.__cause__ or error).__name__  # what it says may quote the body
+            log.error("%s cannot be read and is kept as a dead letter: %s", row.id, why)  # noqa: TRY400
             self._settler.put(
                 changes.quarantine(row, f"{row.token}.s", str(error), self._queue.options.keep_letters_ms)
             )

@@ -8,7 +8,7 @@ import inspect
 import itertools
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Optional, ParamSpecArgs, ParamSpecKwargs, Self, Unpack, get_args, get_origin, get_type_hints
 
@@ -19,6 +19,8 @@ from .codec import JsonCodec
 
 _REPR_LENGTH = 200
 _REPR_COUNT = 50
+_PLAIN_COUNT = 2_000
+_PLAIN_DEPTH = 8
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _RESULT = "result"
 
@@ -107,11 +109,53 @@ def repr_arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
     At most 50 arguments and 200 characters of each ``repr``, by parameter name where the call fits the signature. Never
     raises.
     """
-    try:
-        arguments: Mapping[str, Any] = inspect.signature(func).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        arguments = {**{f"argument {number}": value for number, value in enumerate(args, 1)}, **kwargs}
+    arguments = _named(func, args, kwargs)
     return {name: _repr(value) for name, value in itertools.islice(arguments.items(), _REPR_COUNT)}
+
+
+def plain_arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments as a payload would hold them, for what is hidden in them to be found; never raises.
+
+    Attributes of objects become fields. At most 2,000 values, 8 levels deep; what is no JSON value becomes its text.
+    """
+    room = [_PLAIN_COUNT]
+    return {str(name): _plain(value, _PLAIN_DEPTH, room) for name, value in _named(func, args, kwargs).items()}
+
+
+def _named(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return inspect.signature(func).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {**{f"argument {number}": value for number, value in enumerate(args, 1)}, **kwargs}
+
+
+def _plain(value: Any, depth: int, room: list[int]) -> Any:
+    room[0] -= 1
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    try:
+        if isinstance(value, bytes | bytearray):
+            return bytes(value).decode("utf-8", "backslashreplace")
+        fields = None if isinstance(value, str) or depth == 0 or room[0] < 0 else _fields(value)
+        if isinstance(fields, Mapping):
+            return {str(name): _plain(inner, depth - 1, room) for name, inner in fields.items() if room[0] > 0}
+        if fields is not None:
+            return [_plain(inner, depth - 1, room) for inner in fields if room[0] > 0]
+        return str(value).encode(errors="backslashreplace").decode()
+    except Exception:  # the user's classes may do anything
+        return None
+
+
+def _fields(value: Any) -> Mapping[Any, Any] | Iterable[Any] | None:
+    """What is inside a container or an object; None where it is a plain value."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        names = getattr(type(value), "_fields", None)
+        return value if names is None else dict(zip(names, value, strict=True))
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if name[:2] != "__"]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    return found or None
 
 
 def _repr(value: object) -> str:

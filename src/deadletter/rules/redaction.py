@@ -48,6 +48,14 @@ def marked_paths(mark: str) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def check_paths(paths: Iterable[object]) -> None:
+    """Raise InvalidTask for what cannot be stored as the hidden paths of a row."""
+    if isinstance(paths, str) or any(isinstance(path, str) and path.startswith("$") for path in paths):
+        raise InvalidTask("redact", f'{paths!r} is no list of paths such as ("card_number", "*.email")')
+    for path in paths:
+        _parse(path)
+
+
 def hidden_place() -> dict[str, bool]:
     """What stands in a view where a value is hidden."""
     return {"$redacted": True}
@@ -119,6 +127,18 @@ class Redactor:
             return True, hidden_place()
 
         return _rewrite(payload, self._start, step)
+
+
+def hiding(paths: Iterable[str]) -> Redactor:
+    """The Redactor of paths that stand with a row.
+
+    One that is no path came from another version, or a broken row: what it was meant to hide nobody knows, so that
+    everything is hidden.
+    """
+    try:
+        return redactor(tuple(dict.fromkeys(paths)))
+    except InvalidTask:
+        return redactor(("*",))
 
 
 def _masked(failure: Failure, mask: Mask) -> Failure:
