@@ -275,6 +275,7 @@ def _decide_failure(attempt: Attempt, outcome: Failed) -> Change:
         duration_ms=round(elapsed * 1000),
         worker=attempt.worker,
         release=options.release,
+        mask=mask_of(attempt.queue, attempt.task, row.redact),
     )
     row_age = max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed)
     failed = failed_attempt(attempt.queue, attempt.task, attempt.registration, outcome, attempt.number, row_age)

@@ -19,7 +19,7 @@ from ..interfaces import RetryPolicy
 from ..model.errors import InvalidTask
 from ..model.outcome import Discard, Failed, Postponed, classify_error
 from ..model.record import Reason
-from ..model.row import DEAD, FailureRow, Inserted, Insertion, NewRow
+from ..model.row import DEAD, Inserted, Insertion, NewRow
 from ..model.task import Task
 from ..rules.arguments import CallSignature, plain_arguments, repr_arguments
 from ..rules.codec import digest, encode_task
@@ -32,7 +32,7 @@ from .queue import DeadLetterQueue
 from .registry import Registration
 from .spooling import Spooler
 from .sync import call_soon
-from .telling import teller
+from .telling import mask_of, masked_row, teller
 
 log = logging.getLogger("deadletter.decorator")
 
@@ -190,11 +190,6 @@ def _without_secrets(reprs: Mapping[str, str], paths: Sequence[str]) -> dict[str
     return shown
 
 
-def _masked(failure: FailureRow, mask: Mask) -> FailureRow:
-    """Its letter cannot tell what to hide: it holds no values. What is hidden in the message goes before it is stored."""
-    return attrs.evolve(failure, message=mask.text(failure.message), traceback=mask.text(failure.traceback))
-
-
 def _folded(text: str) -> str:
     return text.casefold().replace("_", "").replace("-", "")
 
@@ -329,8 +324,9 @@ class Capture:
             said = mask.text(f"{type(problem).__name__}: {problem}")
             note(self.error, f"{said}; only its repr is kept, and it cannot be replayed")
             new = self.plan.unreadable(queue, self.args, self.kwargs)
-            dead = letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE)
-            return attrs.evolve(dead, history=[_masked(failure, mask) for failure in dead.history])
+            dead = letters.dead_row(queue, new, self.error, Reason.NOT_REPLAYABLE, mask)
+            # Its payload holds no values by which a view could find them in the message: they go now.
+            return attrs.evolve(dead, history=[masked_row(failure, mask) for failure in dead.history])
         return self._scheduled(queue, task, new)
 
     def _scheduled(self, queue: DeadLetterQueue, task: Task, new: NewRow) -> NewRow:
@@ -340,14 +336,20 @@ class Capture:
             return attrs.evolve(new, due_ms=round(outcome.delay * 1000))
         registration = self.plan.registration
         policy = registration.retry or queue.options.policy
-        told = teller(queue, task, new.redact)
+        mask, told = mask_of(queue, task, new.redact), teller(queue, task, new.redact)
         retries = count_retries(queue, task, registration, first=self.plan.counting is None, told=told)
         failed = failed_attempt(queue, task, registration, outcome, 1, 0.0)
         delay = next_delay(outcome, policy, retries, failed, told)
         if delay is None:
-            return letters.dead_row(queue, new, self.error, cause_of_death(outcome))
+            return letters.dead_row(queue, new, self.error, cause_of_death(outcome), mask)
         failure = failure_row(
-            self.error, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release
+            self.error,
+            task_type=new.type,
+            attempt=1,
+            duration_ms=None,
+            worker=None,
+            release=queue.options.release,
+            mask=mask,
         )
         return attrs.evolve(
             new,

@@ -23,6 +23,7 @@ from ..model.row import DEAD, GONE, PENDING, FailureRow, Inserted, Insertion, Ne
 from ..model.task import Duration, Task
 from ..rules import changes
 from ..rules.codec import encode_task
+from ..rules.masking import Mask
 from ..rules.redaction import merge_edit
 from ..rules.story import failure_row
 from .options import to_ms
@@ -43,7 +44,8 @@ async def capture(queue: DeadLetterQueue, task: Task, exc: BaseException, *, rea
         raise InvalidTask("reason", f"{reason!r} is not one of {', '.join(Reason)}") from None
     if not isinstance(exc, BaseException):
         raise InvalidTask("exc", f"{exc!r} is no exception; give the one that was raised")
-    new = dead_row(queue, queue.new_row(task), exc, why)
+    bare = queue.new_row(task)
+    new = dead_row(queue, bare, exc, why, mask_of(queue, task, bare.redact))
     if queue.spooler is None:
         insertion = await queue.insert_row(new)
     else:
@@ -77,10 +79,10 @@ def conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConf
     return IdempotencyConflict(task.idempotency_key or "", insertion.id)
 
 
-def dead_row(queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason) -> NewRow:
+def dead_row(queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason, mask: Mask) -> NewRow:
     """The same row as a letter with its failure."""
     failure = failure_row(
-        exc, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release
+        exc, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release, mask=mask
     )
     return attrs.evolve(
         new,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+import attrs
+
+from ..model.row import FailureRow
 from ..model.task import Task
 from ..rules.masking import Mask
 from ..rules.redaction import hiding, marked_paths
@@ -24,6 +27,11 @@ def mask_of(queue: DeadLetterQueue, task: Task, mark: str) -> Mask:
 def teller(queue: DeadLetterQueue, task: Task, mark: str) -> Teller:
     """What renders an error for a log line, masked; causes and contexts, which may be the task's own, included."""
     return lambda error: mask_of(queue, task, mark).text(story(error))
+
+
+def masked_row(failure: FailureRow, mask: Mask) -> FailureRow:
+    """A failure without the values, for good."""
+    return attrs.evolve(failure, message=mask.text(failure.message), traceback=mask.text(failure.traceback))
 
 
 def story(error: BaseException) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Callable
 
 from .error_text import plain, type_name
 from .frames import Trace, trace
+from .masking import Mask
 
 _READ = 500  # characters of a message that are looked at
 _KEPT = 160  # characters of a normalised message: values of any length before it shift no text across this border
@@ -58,9 +60,15 @@ def fingerprint(task_type: str, error: BaseException) -> str:
     return known_fingerprint(task_type, error, type_name(error), plain(error), trace(error.__traceback__))
 
 
-def known_fingerprint(task_type: str, error: BaseException, error_type: str, message: str, frames: Trace) -> str:
-    """As ``fingerprint``, for a caller that has read the exception already."""
-    said = _leaves(error) if isinstance(error, BaseExceptionGroup) else normalise(message)
+def known_fingerprint(
+    task_type: str, error: BaseException, error_type: str, message: str, frames: Trace, mask: Mask | None = None
+) -> str:
+    """As ``fingerprint``, for a caller that has read the exception already.
+
+    What ``mask`` hides takes no part: a value must neither split a group nor be there for guesses to be tried on.
+    """
+    masked = mask.text if mask else str
+    said = _leaves(error, masked) if isinstance(error, BaseExceptionGroup) else normalise(masked(message))
     return _digest(task_type, error_type, frames.place, said)
 
 
@@ -69,7 +77,7 @@ def text_fingerprint(task_type: str, error_type: str, message: str) -> str:
     return _digest(task_type, error_type, "", normalise(message))
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> str:
+def _leaves(group: BaseExceptionGroup[BaseException], masked: Callable[[str], str]) -> str:
     """The causes inside a group, which itself only says how many there are."""
     found: list[str] = []
     waiting: list[BaseException] = [group]
@@ -80,7 +88,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> str:
         if isinstance(error, BaseExceptionGroup):
             waiting += reversed(error.exceptions[:_LEAVES])
         else:
-            found.append(f"{type_name(error)} {trace(error.__traceback__).place} {normalise(plain(error))}")
+            found.append(f"{type_name(error)} {trace(error.__traceback__).place} {normalise(masked(plain(error)))}")
     return "\0".join(sorted(set(found)))
 
 

@@ -9,6 +9,7 @@ from ..model.row import FailureRow
 from .error_text import cut, plain, type_name
 from .fingerprint import known_fingerprint, text_fingerprint
 from .frames import TEXT_LIMIT, trace
+from .masking import Mask
 
 _CHAIN = 20  # exceptions told of one failure, members of groups included
 _NOTES = 20
@@ -24,8 +25,11 @@ def failure_row(
     duration_ms: int | None,
     worker: str | None,
     release: str | None,
+    mask: Mask | None = None,
 ) -> FailureRow:
     """Tell a failure: type, message (≤ 2,000 characters), traceback (≤ 16,000, both ends), fingerprint.
+
+    It is told whole; only the fingerprint leaves out what ``mask`` hides.
 
     Never raises, whatever the exception's own methods do. Takes about 10 µs where the same frames have failed before.
     """
@@ -33,10 +37,10 @@ def failure_row(
     try:
         frames = trace(error.__traceback__)
         told = _traceback(error, said, frames.text)
-        cause = known_fingerprint(task_type, error, name, said, frames)
+        cause = known_fingerprint(task_type, error, name, said, frames, mask)
     except Exception as problem:  # a user's class may override anything; the failure itself is still told
         told = f"[the traceback cannot be rendered: {type_name(problem)}]\n{name}: {said}\n"
-        cause = text_fingerprint(task_type, name, said)
+        cause = text_fingerprint(task_type, name, mask.text(said) if mask else said)
     return FailureRow(
         attempt=attempt,
         duration_ms=duration_ms,

@@ -1,6 +1,7 @@
 """For tests of what is built on deadletter, and of what is put below it.
 
-``VirtualClock`` skips the waiting. A backend of your own is proved by two classes. Build it on
+``VirtualClock`` skips the waiting, and pytest has the fixtures ``dlq``, ``dlq_worker``, ``assert_dead`` and
+``assert_enqueued`` by itself (``deadletter.testing.plugin``). A backend of your own is proved by two classes. Build it on
 ``deadletter.rules.machine``, which decides what may happen to a row, and ``deadletter.model.row``, what it is::
 
     class TestMine(BackendConformance):
@@ -17,19 +18,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .virtual_clock import VirtualClock
-
 if TYPE_CHECKING:
     from .conformance import BackendConformance
+    from .expecting import DueWork, Expecting
     from .state_machine import BackendStateMachine, backend_state_machine
+    from .virtual_clock import VirtualClock
 
+# All of them lazy: the pytest plugin lies in this package, and every pytest run imports it.
 _LAZY = {
     "BackendConformance": ".conformance",
     "BackendStateMachine": ".state_machine",
+    "DueWork": ".expecting",
+    "Expecting": ".expecting",
+    "VirtualClock": ".virtual_clock",
     "backend_state_machine": ".state_machine",
 }
 
-__all__ = ["BackendConformance", "BackendStateMachine", "VirtualClock", "backend_state_machine"]
+__all__ = [
+    "BackendConformance",
+    "BackendStateMachine",
+    "DueWork",
+    "Expecting",
+    "VirtualClock",
+    "backend_state_machine",
+]
 
 
 def __getattr__(name: str) -> object:
