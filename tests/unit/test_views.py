@@ -122,7 +122,7 @@ async def test_the_text_of_a_mask_is_found_and_what_it_completes_by_chance_is_no
             assert (await seen.purge(Query(error_contains=text), dry_run=True)).matched == 2
             assert len([record async for record in seen.scan(Query(error_contains=text))]) == 2
             found = await groups(dlq, Viewer(), Query(error_contains=text))
-            assert [(group.count, group.message) for group in found] == [(1, "refused [redacted]")] * 2
+            assert [(group.count, group.message) for group in found] == [(2, "refused [redacted]")]
 
 
 @pytest.mark.anyio

@@ -106,6 +106,16 @@ def test_many_and_large_values_take_no_time() -> None:
     assert mask.text(text) == f"x {MASK} y {MASK} {MASK}"
 
 
+def test_what_is_too_deep_to_stand_in_a_message_is_masked_by_its_parts() -> None:
+    deep: Any = "s3cret"
+    for _ in range(2_000):
+        deep = [deep]
+    mask = Mask([deep])
+    assert mask.text("[['s3cret']]") == f"[['{MASK}']]" or mask.text("[['s3cret']]") == MASK
+    while isinstance(deep, list):  # taken apart by a loop: the interpreter would free it by recursion
+        deep = deep.pop()
+
+
 def test_what_is_no_text_is_touched_by_its_json() -> None:
     mask = Mask(["4711"])
     assert mask.touches(14711)
