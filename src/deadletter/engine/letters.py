@@ -79,7 +79,9 @@ def conflict(task: Task, insertion: Insertion) -> TaskConflict | IdempotencyConf
     return IdempotencyConflict(task.idempotency_key or "", insertion.id)
 
 
-def dead_row(queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason, mask: Mask) -> NewRow:
+def dead_row(
+    queue: DeadLetterQueue, new: NewRow, exc: BaseException, reason: Reason, mask: Mask | None = None
+) -> NewRow:
     """The same row as a letter with its failure."""
     failure = failure_row(
         exc, task_type=new.type, attempt=1, duration_ms=None, worker=None, release=queue.options.release, mask=mask

@@ -111,7 +111,7 @@ def test_what_is_too_deep_to_stand_in_a_message_is_masked_by_its_parts() -> None
     for _ in range(2_000):
         deep = [deep]
     mask = Mask([deep])
-    assert mask.text("[['s3cret']]") == f"[['{MASK}']]" or mask.text("[['s3cret']]") == MASK
+    assert mask.text("[['s3cret']] s3cret") == f"{MASK} {MASK}"
     while isinstance(deep, list):  # taken apart by a loop: the interpreter would free it by recursion
         deep = deep.pop()
 
