@@ -14,8 +14,9 @@ from ..model.task import Duration, Priority, Task, seconds
 from ..retry import as_policy
 from ..rules.redaction import check_paths
 from . import inline, lazy
-from .captured import Capture, Captured, Plan, owner
+from .captured import Capture, Captured, owner
 from .options import RetryLike
+from .plan import Plan
 from .queue import DeadLetterQueue
 from .registry import is_async
 from .sync import wait_for

@@ -15,7 +15,7 @@ from ..model.errors import IdempotencyConflict, InProgress, InvalidTask, LeaseLo
 from ..model.outcome import Signal
 from ..model.row import SUCCEEDED, Inserted, NewRow
 from ..rules.codec import digest, key_hash
-from .captured import Plan
+from .plan import Plan
 from .queue import DeadLetterQueue
 
 log = logging.getLogger("deadletter.decorator")

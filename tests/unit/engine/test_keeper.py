@@ -177,7 +177,7 @@ async def test_a_process_that_was_frozen_extends_at_once(dlq, clock, pass_until)
 async def test_what_follows_a_stuck_thread_waits_for_the_store(make_queue, backend, clock, pass_until, away, caplog):
     dlq = make_queue()
     release = threading.Event()
-    task_id = await dlq.enqueue(Task(type="t", timeout=0.01))
+    task_id = await dlq.enqueue(Task(type="t", timeout=0.1))
     try:
         assert await dlq.process_task(task_id, lambda _: release.wait(10)) is False
         away.now = True
@@ -195,7 +195,7 @@ async def test_what_follows_a_stuck_thread_waits_for_the_store(make_queue, backe
 
 async def test_the_lease_of_a_stuck_thread_is_kept(dlq, clock, pass_until):
     release = threading.Event()
-    task_id = await dlq.enqueue(Task(type="t", timeout=0.01))
+    task_id = await dlq.enqueue(Task(type="t", timeout=0.1))
     try:
         await dlq.process_task(task_id, lambda _: release.wait(10))
         await pass_until(lambda: clock.monotonic() > 200, step=1)

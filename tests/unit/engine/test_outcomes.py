@@ -237,16 +237,16 @@ async def test_a_timeout_is_a_failure_like_any_other(dlq, attempt, task):
     async def forever(_):
         await anyio.sleep_forever()
 
-    slow = Task(type="t", timeout=0.01)
+    slow = Task(type="t", timeout=0.1)
     assert await attempt(dlq, slow, forever) in (False, None)
     record = await dlq.get(slow.id)
     assert (record.state, record.attempts) == (State.PENDING, 1)
     assert record.failure.error_type == "TimeoutError"
-    assert "timeout of 0.01 s" in record.failure.message
+    assert "timeout of 0.1 s" in record.failure.message
 
 
 async def test_the_processor_may_have_the_timeout(dlq, attempt, task):
-    @dlq.processor("t", timeout=0.01)
+    @dlq.processor("t", timeout=0.1)
     async def forever(_):
         await anyio.sleep_forever()
 
@@ -257,7 +257,7 @@ async def test_the_processor_may_have_the_timeout(dlq, attempt, task):
 async def test_a_thread_outlives_its_timeout(dlq, until, clock):
     """The failure is recorded at once, and the next attempt waits until the thread has ended."""
     release = threading.Event()
-    task_id = await dlq.enqueue(Task(type="t", timeout=0.01))
+    task_id = await dlq.enqueue(Task(type="t", timeout=0.1))
     try:
         assert await dlq.process_task(task_id, lambda _: release.wait(10)) is False
         record = await dlq.get(task_id)
@@ -279,7 +279,7 @@ async def test_a_thread_outlives_its_timeout(dlq, until, clock):
 async def test_a_thread_that_outlives_its_timeout_keeps_its_slot(dlq, working, until, clock):
     release = threading.Event()
     ran = []
-    dlq.processor("slow", timeout=0.01)(lambda _: release.wait(10))
+    dlq.processor("slow", timeout=0.1)(lambda _: release.wait(10))
     dlq.processor("quick")(lambda task: ran.append(task.id))
     slow = await dlq.enqueue(Task(type="slow"))
     try:
@@ -426,7 +426,7 @@ async def test_a_thread_that_never_started_is_waited_for_by_nobody(make_queue, c
 
     dlq = make_queue(threads=Full())
     ran = []
-    task_id = await dlq.enqueue(Task(type="t", timeout=0.01))
+    task_id = await dlq.enqueue(Task(type="t", timeout=0.1))
     assert await dlq.process_task(task_id, ran.append) is False
     record = await dlq.get(task_id)
     assert (record.state, record.attempts) == (State.PENDING, 1)
