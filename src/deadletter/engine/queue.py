@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
 from ..model.errors import BatchFailed, DeadLetterError, InvalidTask, TaskNotFound
 from ..model.task import Duration, Task, seconds, to_ms
+from .operations import operation
 
 if TYPE_CHECKING:
     import anyio
@@ -204,6 +205,7 @@ class DeadLetterQueue:
             await self.backend.aclose()
         self._opened = False
 
+    @operation
     async def enqueue(self, task: Task, *, on_dead: Literal["keep", "replay"] = "keep") -> str:
         """Store a task; answer its id, or that of the task which its key or id is bound to.
 
@@ -222,6 +224,7 @@ class DeadLetterQueue:
         insertion = await self._insert_one(new)
         return await self._answer(task, insertion, on_dead)
 
+    @operation
     async def enqueue_many(self, tasks: Sequence[Task]) -> list[str]:
         """Store tasks in batches of 100, each all or nothing; answer their ids, in order.
 
@@ -305,6 +308,7 @@ class DeadLetterQueue:
             _warn_of_letter(task, insertion)
         return insertion.id
 
+    @operation
     async def process_task(self, task_id: str, processor: Processor) -> bool:
         """Make one attempt now, due or not, under a lease.
 
@@ -318,6 +322,7 @@ class DeadLetterQueue:
         await self.open()
         return await process.process_task(self, task_id, processor)
 
+    @operation
     async def capture(self, task: Task, exc: BaseException, *, reason: Reason | str = "captured") -> str:
         """Store a task that failed elsewhere straight as a dead letter; answer its id.
 
@@ -362,6 +367,7 @@ class DeadLetterQueue:
         await self.open()
         return await reading.stats(self)
 
+    @operation
     async def retry(
         self,
         id: str,
@@ -385,6 +391,7 @@ class DeadLetterQueue:
         await self.open()
         return await letters.retry(self, id, reset=reset_attempts, payload=payload, type_=type, delay=delay, why=why)
 
+    @operation
     async def retry_all(
         self,
         query: Query | None = None,
@@ -405,6 +412,7 @@ class DeadLetterQueue:
         plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, cutoff, progress)
         return await bulk.retry_all(self, plan)
 
+    @operation
     async def purge(
         self,
         query: Query | None = None,
@@ -422,6 +430,7 @@ class DeadLetterQueue:
         plan = bulk.Plan(query or Query(), limit, rate, dry_run, everything, cutoff, progress)
         return await bulk.purge(self, plan, why or "")
 
+    @operation
     async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:
         """Delete every trace of the tasks that match, in every state, for deletion requests.
 
@@ -430,11 +439,13 @@ class DeadLetterQueue:
         await self.open()
         return await bulk.erase(self, query, everything=everything)
 
+    @operation
     async def cancel(self, id: str) -> bool:
         """Delete a pending task; False where it is not pending (any more). Raises TaskNotFound."""
         await self.open()
         return await letters.cancel(self, id)
 
+    @operation
     async def pause(self, types: str = "*", *, why: str) -> Pause:
         r"""Let no worker claim the types that a glob matches, until they are resumed.
 
@@ -452,6 +463,7 @@ class DeadLetterQueue:
         await self.open()
         return await pauses.pause(self, types, why)
 
+    @operation
     async def resume(self, types: str = "*") -> Sequence[Pause]:
         """Lift the pause of this glob and those of all types and globs that it covers; ``"*"`` lifts all.
 

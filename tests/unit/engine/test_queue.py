@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -503,9 +504,16 @@ def test_what_is_no_backend_is_refused():
 class Watching(Instrumentation):
     def __init__(self):
         self.attempts = []
+        self.operations = []
 
+    @contextmanager
     def operation(self, name, *, queue, task_id=None, count=1):
-        raise NotImplementedError
+        try:
+            yield
+        except Exception as error:
+            self.operations.append((name, queue, task_id, count, type(error).__name__))
+            raise
+        self.operations.append((name, queue, task_id, count, None))
 
     def metadata(self):
         return {"traceparent": "00-1", "tenant": "watcher"}
@@ -536,8 +544,56 @@ async def test_instrumentation_adds_metadata_and_watches_attempts(make_queue):
     assert watching.attempts == [(task_id, "default", 1, "Failed"), (task_id, "default", 2, "Succeeded")]
 
 
+async def test_instrumentation_sees_the_calls_that_change_the_queue(make_queue):
+    watching = Watching()
+    dlq = make_queue(tracing=watching)
+    task = Task(type="t")
+    await dlq.enqueue(task)
+    await dlq.enqueue_many([Task(type="t"), Task(type="t")])
+    await dlq.process_task(task_id=task.id, processor=lambda _: False)
+    await dlq.get(task.id)
+    await dlq.retry(task.id)
+    with pytest.raises(NotDead):
+        await dlq.retry(task.id)
+    await dlq.retry_all(Query(type="t"))
+    await dlq.purge(limit=1)
+    await dlq.cancel(task.id)
+    await dlq.pause("t", why="noon")
+    await dlq.resume("t")
+    await dlq.erase(Query(type="t"))
+    captured = await dlq.capture(Task(type="t"), ValueError("x"))
+    assert watching.operations[:5] == [
+        ("enqueue", "default", task.id, 1, None),
+        ("enqueue_many", "default", None, 2, None),
+        ("process_task", "default", task.id, 1, None),
+        ("retry", "default", task.id, 1, None),
+        ("retry", "default", task.id, 1, "NotDead"),
+    ]
+    named = ["retry_all", "purge", "cancel", "pause", "resume", "erase", "capture"]
+    assert [name for name, *_ in watching.operations[5:]] == named
+    assert watching.operations[-1] == ("capture", "default", captured, 1, None)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_operation_that_cannot_be_watched_goes_on(make_queue, caplog, when):
+    class Broken(Watching):
+        @contextmanager
+        def operation(self, name, **_):
+            if when == "after":
+                yield
+            raise RuntimeError("no span")
+
+    dlq = make_queue(tracing=Broken())
+    task_id = await dlq.enqueue(Task(type="t"))
+    assert (await dlq.get(task_id)).state is State.PENDING
+    assert "no span" in caplog.text
+
+
 async def test_instrumentation_that_fails_disturbs_no_task(make_queue, caplog):
     class Broken(Watching):
+        def operation(self, name, *, queue, task_id=None, count=1):
+            raise RuntimeError("no operation")
+
         def metadata(self):
             raise RuntimeError("no context")
 
