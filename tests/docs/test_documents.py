@@ -21,6 +21,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -107,6 +108,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", str(Path(deadletter.__file__).parents[1]))  # a relative one would not lead there
     for name in [name for name in os.environ if name.startswith("DEADLETTER_")]:
         monkeypatch.delenv(name)
+    if (
+        "deadletter" not in entry_points(group="pytest11").names
+    ):  # not installed, so nothing tells pytest of our fixtures
+        monkeypatch.setenv("PYTEST_PLUGINS", "deadletter.testing.plugin")
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ import deadletter
 
 HERE = str(Path(deadletter.__file__).parents[1])
 PLUGIN = "deadletter.testing.plugin"
+# An installed copy loads it by its entry point; twice is an error.
+INSTALLED = "deadletter" in entry_points(group="pytest11").names
+LOADED = () if INSTALLED else ("-p", PLUGIN)
 
 
 def run(tmp_path: Path, tests: str, *options: str, conftest: str = "") -> tuple[int, str]:
@@ -22,7 +26,7 @@ def run(tmp_path: Path, tests: str, *options: str, conftest: str = "") -> tuple[
     (tmp_path / "conftest.py").write_text(conftest)
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("DEADLETTER_", "PYTEST_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", PLUGIN, *options],
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *LOADED, *options],
         cwd=tmp_path,
         env={**kept, "PYTHONPATH": HERE, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
