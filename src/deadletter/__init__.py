@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .__about__ import __version__
 
 if TYPE_CHECKING:
+    from .backends.redis import RedisBackend
     from .engine.captured import Captured
     from .engine.context import AttemptContext, current_attempt
     from .engine.decorator import dead_lettered
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from .rules.codec import JsonCodec
 
 _HOMES = {
+    "backends.redis": ("RedisBackend",),
     "engine.captured": ("Captured",),
     "engine.context": (
         "AttemptContext",
@@ -194,6 +196,7 @@ __all__ = [
     "Priority",
     "Query",
     "Reason",
+    "RedisBackend",
     "Retention",
     "RetryAfter",
     "RetryPolicy",

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 _BUILT_IN = {
     "memory": "deadletter.backends.memory:MemoryBackend",
     "sqlite": "deadletter.backends.sqlite:SQLiteBackend",
+    "redis": "deadletter.backends.redis:RedisBackend",
+    "rediss": "deadletter.backends.redis:RedisBackend",
+    "unix": "deadletter.backends.redis:RedisBackend",
 }
+_EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis"}
 _PLANNED = {
-    "redis": "redis",
-    "rediss": "redis",
-    "unix": "redis",
     "redis+cluster": "redis",
     "redis+sentinel": "redis",
     "postgresql": "postgres",
@@ -51,8 +52,16 @@ def backend_from_url(url: str, *, clock: Clock | None = None) -> Backend:
     try:
         backend_class: Any = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise MissingExtra(_PLANNED.get(scheme, scheme), f"the {scheme} backend") from error
+        raise MissingExtra(_EXTRAS.get(scheme, scheme), f"the {scheme} backend") from error
     return cast("Backend", backend_class.from_url(url, clock=clock))
+
+
+def backend_from_client(client: object, *, clock: Clock | None = None) -> Backend | None:
+    """Make the backend that a client of redis-py is for; None for anything else. The client stays its owner's."""
+    if not any(base.__module__.partition(".")[0] == "redis" for base in type(client).__mro__):
+        return None
+    redis_backend: Any = importlib.import_module("deadletter.backends.redis").RedisBackend
+    return cast("Backend", redis_backend(client, clock=clock))
 
 
 def _entry_point(scheme: str) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import attrs
 
     from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
+    from ..interfaces.backend import StoreClient
     from ..interfaces.spool import Spool
     from ..model.event import Event
     from ..model.outcome import Processor
@@ -60,7 +61,8 @@ class DeadLetterQueue:
     and threads; ``dlq.sync`` has the same calls, blocking.
 
     Args:
-        backend: a Backend, or a URL such as ``"sqlite:///path.db"``.
+        backend: a Backend, a URL such as ``"sqlite:///path.db"``, or a client: ``redis.Redis``, ``redis.asyncio.Redis``
+            (it is never changed nor closed).
         tracing: an Instrumentation.
         name: queues with different names on one backend never see each other.
         retry: a RetryPolicy, or a sequence of delays. ``retry_delays`` is the same by another name; not both.
@@ -89,7 +91,7 @@ class DeadLetterQueue:
 
     def __init__(
         self,
-        backend: Backend | str,
+        backend: Backend | str | StoreClient,
         tracing: Instrumentation | None = None,
         *,
         name: str = "default",
@@ -614,14 +616,18 @@ def _any_conflict(insertions: Sequence[Insertion]) -> bool:
     return any(insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT) for insertion in insertions)
 
 
-def _backend(backend: Backend | str, clock: Clock | None) -> tuple[Backend, bool]:
+def _backend(backend: Backend | str | StoreClient, clock: Clock | None) -> tuple[Backend, bool]:
     if isinstance(backend, Backend):
         return backend, False
     if isinstance(backend, str):
         backends = importlib.import_module("deadletter.backends")  # reached by string: the engine knows no backend
         return cast("Backend", backends.backend_from_url(backend, clock=clock)), True
+    made = importlib.import_module("deadletter.backends").backend_from_client(backend, clock=clock)
+    if made is not None:
+        return made, True
     raise InvalidTask(
-        "backend", f"{type(backend).__name__} is no backend; give a URL such as 'sqlite:///path.db', or a Backend"
+        "backend",
+        f"{type(backend).__name__} is no backend; give a URL such as 'sqlite:///path.db', a redis.Redis, or a Backend",
     )
 
 

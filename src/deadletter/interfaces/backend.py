@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..model.row import (
     BATCH,
@@ -25,6 +25,14 @@ from ..model.row import (
 )
 
 Signals: TypeAlias = AsyncIterator["Hint | EventRow"]
+
+
+class StoreClient(Protocol):
+    """A client that a backend can be made from: one of redis-py, which is known by its pool."""
+
+    @property
+    def connection_pool(self) -> Any:
+        """Where and how it connects."""
 
 
 class Backend(abc.ABC):

@@ -1,0 +1,387 @@
+"""Talking to the server: scripts and commands, from any event loop in any thread, sent again where a reply is lost.
+
+On asyncio each loop has a client of its own; elsewhere (trio) and for connection classes that asyncio cannot use, one
+synchronous client serves from worker threads.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import redis
+from redis import exceptions
+
+from ...model.errors import BackendError, BackendUnavailable
+from ...runtime.loops import Bell
+from ...runtime.threads import start_thread
+from .endpoint import CONNECTIONS, Endpoint
+from .scripts import Script
+
+_PAUSES = (0.0, 0.05, 0.2, 0.5)  # seconds before each repeat: every step is safe to repeat
+_PATIENCE = 6.0  # seconds after which nothing is repeated any more
+_LISTEN = 5.0  # seconds of one wait for a message
+_LISTEN_THREAD = 0.5  # likewise where a thread waits, which nobody can interrupt
+_REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    OSError,
+)
+_ABANDONED: list[Any] = []  # a parent's clients in a forked child: never used, never closed
+
+
+class Ear(abc.ABC):
+    """One subscription to one channel."""
+
+    @abc.abstractmethod
+    async def hear(self) -> bool:
+        """Wait for messages; True where one of them said that an event was stored."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Stop listening."""
+
+
+class Wire(abc.ABC):
+    """What one event loop talks through."""
+
+    @abc.abstractmethod
+    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands on one connection in one trip; the answers, an exception for each that was refused."""
+
+    @abc.abstractmethod
+    async def listen(self, channel: str) -> Ear:
+        """Subscribe; returns once the server has confirmed it."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+class LoopWire(Wire):
+    """On asyncio."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._client: Any = endpoint.async_client()  # redis-py annotates only parts of itself
+        self._life = self._lives()
+
+    async def start(self) -> None:
+        """Tie the client to the loop's life."""
+        await anext(self._life)
+
+    async def _lives(self) -> AsyncGenerator[None, None]:
+        # An ending loop closes its asynchronous generators, which is the only hook that it offers: a lease keeper's
+        # loop ends without anybody who could await us.
+        try:
+            yield
+        finally:
+            await self._client.aclose(close_connection_pool=True)
+
+    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """See Wire.run."""
+        if len(commands) == 1:
+            return [await self._client.execute_command(*commands[0])]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute(raise_on_error=False))
+
+    async def listen(self, channel: str) -> Ear:
+        """See Wire.listen."""
+        ear = _LoopEar(self._client.pubsub())
+        try:
+            await ear.open(channel)
+        except BaseException:
+            await ear.close()
+            raise
+        return ear
+
+    async def close(self) -> None:
+        """See Wire.close."""
+        await self._life.aclose()
+
+
+class _LoopEar(Ear):
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+
+    async def open(self, channel: str) -> None:
+        await self._pubsub.subscribe(channel)
+        while (message := await self._pubsub.get_message(timeout=_LISTEN)) is None or message["type"] != "subscribe":
+            continue
+
+    async def hear(self) -> bool:
+        event = False
+        message = None
+        while message is None:
+            message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=_LISTEN)
+        while message is not None:  # a burst is one hint
+            event = event or message["data"] == b"event"
+            message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=0)
+        return event
+
+    async def close(self) -> None:
+        await self._pubsub.aclose()
+
+
+class ThreadWire(Wire):
+    """Anywhere: a synchronous client in worker threads."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._limiter = anyio.CapacityLimiter(CONNECTIONS)
+
+    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """See Wire.run."""
+        return await anyio.to_thread.run_sync(self._run, commands, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if len(commands) == 1:
+            return [self._client.execute_command(*commands[0])]
+        with self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(pipe.execute(raise_on_error=False))
+
+    async def listen(self, channel: str) -> Ear:
+        """See Wire.listen."""
+        ear = _ThreadEar(self._client, channel)
+        await ear.opened()
+        return ear
+
+    async def close(self) -> None:
+        """See Wire.close."""
+
+
+class _ThreadEar(Ear):
+    def __init__(self, client: Any, channel: str) -> None:
+        self._client, self._channel = client, channel
+        self._bell = Bell()
+        self._event = self._heard = self._subscribed = self._over = False
+        self._error: BaseException | None = None
+        start_thread("redis-listen", self._listen)
+
+    def _listen(self) -> None:
+        try:
+            with self._client.pubsub() as pubsub:
+                pubsub.subscribe(self._channel)
+                while not self._over:
+                    message = pubsub.get_message(timeout=_LISTEN_THREAD)
+                    if message is None:
+                        continue
+                    if message["type"] == "message":
+                        self._event, self._heard = self._event or message["data"] == b"event", True
+                    self._subscribed = True
+                    self._bell.ring()
+        except Exception as error:
+            self._error = error
+            self._bell.ring()
+
+    async def opened(self) -> None:
+        try:
+            while not self._subscribed:
+                await self._woken()
+        except BaseException:
+            self._over = True
+            raise
+
+    async def _woken(self) -> None:
+        await self._bell.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def hear(self) -> bool:
+        while not self._heard:
+            await self._woken()
+        event, self._event, self._heard = self._event, False, False
+        return event
+
+    async def close(self) -> None:
+        self._over = True
+
+
+class Connections:
+    """A wire for every event loop, and the rules for sending again."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.plain = False  # the server is a stand-in that does not know the #!lua line
+        self._lock = threading.Lock()
+        self._wires: weakref.WeakKeyDictionary[Any, Wire] = weakref.WeakKeyDictionary()
+        self._shared: redis.Redis | None = None
+        _at_fork(self)
+
+    @property
+    def url(self) -> str:
+        """For messages."""
+        return self.endpoint.url
+
+    async def script(self, script: Script, key: str, args: Sequence[Any], then: Sequence[Any] = ()) -> list[Any]:
+        """Run a script on the slot of ``key``; its answer, and after it that of the command ``then`` in the same trip.
+
+        Raises:
+            BackendUnavailable: it cannot be reached, or its slot is moving; repeating is safe.
+            BackendError: the server refused.
+        """
+        if self.plain:
+            script = script.plain
+        call = ["EVALSHA", script.sha, 1, key, *args]
+        more = [then] if then else []
+        answers = await self._sent([call, *more])
+        if isinstance(answers[0], exceptions.NoScriptError):
+            answers = await self._sent([["EVAL", script.text, *call[2:]], *more])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise self._refusal(answer)
+        return [*answers[0], *answers[1:]] if then else answers[0]
+
+    async def command(self, *command: Any) -> Any:
+        """Run one command; refused, it raises BackendError."""
+        [answer] = await self._sent([command])
+        if isinstance(answer, Exception):
+            raise self._refusal(answer)
+        return answer
+
+    async def listen(self, channel: str) -> Ear:
+        """Subscribe to a channel."""
+        try:
+            return await (await self._here()).listen(channel)
+        except _AWAY as error:
+            raise self.away(error) from error
+        except exceptions.ResponseError as error:
+            raise self._refusal(error) from error
+
+    def away(self, error: BaseException | str) -> BackendUnavailable:
+        """The error that says so."""
+        return BackendUnavailable(f"{self.url} cannot be reached: {error}")
+
+    def _refusal(self, error: Exception) -> BackendError:
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in str(error):
+            return BackendError(f"{self.url} has no memory left: nothing was stored; raise maxmemory or purge letters")
+        refusal = BackendError(f"{self.url} refused: {error}")
+        refusal.__cause__ = error
+        return refusal
+
+    async def _sent(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        began = time.monotonic()
+        pauses = iter(_PAUSES)
+        while True:
+            problem: BaseException | str
+            try:
+                answers = await self._once(commands)
+            except _REFUSED as error:
+                raise BackendUnavailable(f"{self.url} lets us not in: {error}") from error
+            except _AWAY as error:
+                problem = error
+            else:
+                away = next((answer for answer in answers if isinstance(answer, _AWAY)), None)
+                if away is None and not (isinstance(answers[0], list) and answers[0][:1] == [b"moving"]):
+                    return answers
+                problem = away or "the queue's slot is moving to another node"
+            pause = next(pauses, None)
+            if pause is None or time.monotonic() - began > _PATIENCE:
+                raise self.away(problem) from (problem if isinstance(problem, BaseException) else None)
+            await anyio.sleep(pause)
+
+    async def _once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        wire = await self._here()
+        try:
+            return await wire.run(commands)
+        except _AWAY:
+            raise
+        except exceptions.ResponseError as error:
+            return [error, *[None] * (len(commands) - 1)]
+
+    async def _here(self) -> Wire:
+        loop = _running()
+        wire = self._wires.get(loop)
+        if wire is None:
+            with self._lock:
+                wire = self._wires.get(loop)
+                if wire is None:
+                    wire = self._wires[loop] = self._make(loop)
+            if isinstance(wire, LoopWire):
+                await wire.start()
+        return wire
+
+    def _make(self, loop: object) -> Wire:
+        endpoint = self.endpoint
+        if isinstance(loop, asyncio.AbstractEventLoop) and endpoint.async_class is not None:
+            return LoopWire(endpoint)
+        if endpoint.sync_class is None:
+            raise BackendUnavailable(
+                f"{self.url}: an asyncio client of this kind serves asyncio alone; give a redis.Redis, or a URL"
+            )
+        if self._shared is None:
+            self._shared = endpoint.sync_client()
+        return ThreadWire(self._shared)
+
+    async def aclose(self) -> None:
+        """Close all clients, in whatever loop they are."""
+        with self._lock:
+            wires = list(self._wires.items())
+            self._wires = weakref.WeakKeyDictionary()
+            shared, self._shared = self._shared, None
+        here = _running()
+        for loop, wire in wires:
+            if loop is here:
+                await wire.close()
+            elif isinstance(wire, LoopWire):
+                _soon(loop, wire)
+        if shared is not None:
+            await anyio.to_thread.run_sync(shared.close)
+
+    def _forked(self) -> None:
+        _ABANDONED.append((self._wires, self._shared, list(self._wires.values())))
+        self._lock = threading.Lock()
+        self._wires, self._shared = weakref.WeakKeyDictionary(), None
+
+
+def _soon(loop: asyncio.AbstractEventLoop, wire: LoopWire) -> None:
+    def close() -> None:
+        closing = loop.create_task(wire.close())
+        _closing.add(closing)  # the loop keeps only weak references
+        closing.add_done_callback(_closing.discard)
+
+    try:
+        loop.call_soon_threadsafe(close)
+    except RuntimeError:  # it is closed, and closed its generators before
+        return
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _running() -> Any:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return trio.lowlevel.current_trio_token()
+    return asyncio.get_running_loop()
+
+
+def _at_fork(connections: Connections) -> None:
+    if not hasattr(os, "register_at_fork"):
+        return
+    known = weakref.ref(connections)
+
+    def forked() -> None:
+        alive = known()
+        if alive is not None:
+            alive._forked()  # noqa: SLF001 - its own
+
+    os.register_at_fork(after_in_child=forked)

@@ -1,0 +1,190 @@
+#!lua flags=allow-oom
+-- Apply changes in order, each on its own: the machine of rules/machine.py, stated once more.
+-- include: prelude rows journal
+-- ARGV     now, kinds, changes, traces (how many of each), then each kind (25 values), each change (9), each trace (2)
+-- answer   ok, now, a verdict for each: done | repeated | stale | missing
+local KIND, CHANGE = 25, 9
+local kinds_n, changes, traces_n = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local changes_at = 4 + kinds_n * KIND
+local traces_at = changes_at + changes * CHANGE
+local HISTORY = 20
+local WAS, LAPSED, LATE, TO, DUE, LEASE, KEEP, ATTEMPTS, LOSSES, POSTPONES, RESET, REVIVE, STARTED, OWNER, TYPE, REASON,
+  BODY, FREE, EVENT, WHY, COUNTS, F_PRINT, F_TYPE, F_WORKER, F_RELEASE =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25
+
+local kinds = {}
+for n = 1, kinds_n do
+  local at = 4 + (n - 1) * KIND
+  local kind = {}
+  for field = 1, KIND do
+    kind[field] = ARGV[at + field]
+  end
+  kinds[n] = kind
+end
+local trace_of = {}
+for n = 1, traces_n do
+  trace_of[ARGV[traces_at + n * 2 - 1]] = ARGV[traces_at + n * 2]
+end
+
+local function fence(row, op, kind, token, generation)
+  if not row then
+    return 'missing'
+  elseif row[OP] == op then
+    return 'repeated'
+  elseif row[ST] == 'gone' then
+    return 'missing'
+  end
+  local held = row[ST] == kind[WAS]
+  local mine = row[TK] or ''
+  if not held and kind[LATE] == '1' and row[ST] == 'pending' and mine ~= '' then
+    held = mine == token
+  end
+  if not held or num(row[FM]) > FORMAT or (token ~= '' and mine ~= token) then
+    return 'stale'
+  end
+  if generation ~= '' and num(row[GE]) ~= tonumber(generation) then
+    return 'stale'
+  end
+  if kind[LAPSED] == '1' then
+    local limit = tonumber(row[row[ST] == 'running' and LE or EX])
+    if not limit or limit > now then
+      return 'stale'
+    end
+  end
+  return nil
+end
+
+local function add(row, field, n)
+  if n ~= '' then
+    row[field] = ms(num(row[field]) + tonumber(n))
+  end
+end
+
+local function counted(id, row, kind, body)
+  add(row, AT, kind[ATTEMPTS])
+  add(row, LL, kind[LOSSES])
+  add(row, PP, kind[POSTPONES])
+  if kind[ATTEMPTS] ~= '' or kind[LOSSES] ~= '' then
+    row[EX] = '' -- "expired" is for what never got a chance
+  end
+  if kind[RESET] == '1' then
+    row[AT] = ''
+  end
+  if kind[REVIVE] == '1' then
+    add(row, RE, 1)
+    add(row, GE, 1)
+    row[LL], row[EX], row[EN], row[KU], row[RS], row[AL] = '', '', '', '', '', ''
+    row[SI] = ms(now)
+  end
+  if kind[TYPE] ~= '' then
+    row[TY] = kind[TYPE]
+  end
+  if kind[BODY] == '1' then
+    redis.call('SET', prefix .. 'p:' .. id, body)
+  end
+end
+
+local function ended(id, row, kind, had_failed)
+  row[EN], row[EX] = ms(now), ''
+  row[KU] = kind[KEEP] ~= '' and ms(now + tonumber(kind[KEEP])) or ''
+  if kind[TO] ~= 'dead' then
+    if kind[BODY] ~= '1' then
+      redis.call('DEL', prefix .. 'p:' .. id)
+    end
+    if had_failed then
+      wipe(id)
+    end
+    row[FP], row[ET], row[27], row[RS] = '', '', '', ''
+  end
+end
+
+local function moved(id, row, kind, new_token, had_failed)
+  row[ST] = kind[TO]
+  if kind[DUE] ~= '' then
+    row[DU] = ms(now + tonumber(kind[DUE]))
+  end
+  if kind[REASON] ~= '' then
+    row[RS] = kind[REASON]
+  end
+  if kind[STARTED] ~= '' then
+    row[SD] = kind[STARTED] == '1' and '1' or ''
+  end
+  if kind[TO] == 'running' then
+    if kind[LEASE] ~= '' then
+      row[LE] = ms(now + tonumber(kind[LEASE]))
+    end
+    if new_token ~= '' then
+      row[TK], row[23] = new_token, kind[OWNER]
+    end
+    return
+  end
+  row[LE], row[23], row[SD] = '', '', ''
+  if kind[LAPSED] ~= '1' then
+    row[TK] = '' -- after a lapse it stays, so that a late settle can still be told from a stranger's
+  end
+  if kind[TO] ~= 'pending' then
+    ended(id, row, kind, had_failed)
+  end
+end
+
+local function failed_now(id, row, kind, failure, trace)
+  local n = add_failure(id, ms(now) .. failure, trace, trace_of[trace])
+  if n > HISTORY then
+    drop_failures({redis.call('LPOP', prefix .. 'f:' .. id)})
+  end
+  if kind[REVIVE] ~= '1' then -- the note of an edit: what it died of stays
+    row[FP], row[ET], row[27], row[28] = kind[F_PRINT], kind[F_TYPE], kind[F_WORKER], kind[F_RELEASE]
+  end
+end
+
+local function save(id, row, was)
+  local fields = {}
+  for n = 1, #FIELDS do
+    if row[n] ~= was[n] and (row[n] ~= '' or was[n]) then
+      fields[#fields + 1] = FIELDS[n]
+      fields[#fields + 1] = row[n]
+    end
+  end
+  redis.call('HSET', prefix .. 't:' .. id, unpack(fields))
+end
+
+local answer = {'ok', ms(now)}
+for n = 1, changes do
+  local at = changes_at + (n - 1) * CHANGE
+  local id, op, kind = ARGV[at + 1], ARGV[at + 2], kinds[tonumber(ARGV[at + 3])]
+  local row = load(id)
+  local verdict = fence(row, op, kind, ARGV[at + 4], ARGV[at + 5])
+  if not verdict then
+    local was = {unpack(row, 1, #FIELDS)}
+    local had_failed = failed(row)
+    enter(row, -1)
+    index(id, row, false)
+    row[OP] = op
+    counted(id, row, kind, ARGV[at + 7])
+    moved(id, row, kind, ARGV[at + 6], had_failed)
+    if ARGV[at + 8] ~= '' then
+      failed_now(id, row, kind, ARGV[at + 8], ARGV[at + 9])
+    end
+    if kind[FREE] == '1' then
+      if row[KE] and row[KE] ~= '' then
+        redis.call('DEL', prefix .. 'k:' .. row[KE])
+      end
+      row[KE] = ''
+    end
+    save(id, row, was)
+    if row[ST] ~= 'gone' then
+      enter(row, 1)
+    end
+    index(id, row, true)
+    for counter in string.gmatch(kind[COUNTS], '[^\n]+') do
+      count(counter, 1)
+    end
+    if kind[EVENT] ~= '' then
+      tell(kind[EVENT], id, row[TY], 1, row, kind[WHY])
+    end
+    verdict = 'done'
+  end
+  answer[n + 2] = verdict
+end
+finish()
+return answer

@@ -1,0 +1,242 @@
+#!lua flags=allow-oom
+-- Lease due rows of some types in order, or some ids due or not.
+-- include: prelude rows journal
+-- ARGV     now, op, limit, lease, owner, start, max losses or empty, alone, keep or empty, order ("012"), by (types|ids),
+--          names ...
+-- answer   ok, now, next due or empty, suspects, texts, words ({id, word, ...}), rows ...
+local op, limit, lease, owner, start = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local most_losses, alone, keep, order, by = tonumber(ARGV[7]), ARGV[8] == '1', ARGV[9], ARGV[10], ARGV[11]
+local NAMES = 12
+local LOOK = 1000 -- entries of one line that a claim passes over at most
+local KEPT = 1000 -- claims whose answer can be repeated
+
+local taken, rows, words = 0, {}, {}
+local next_due, suspects = nil, false
+
+local function sooner(due)
+  if not next_due or due < next_due then
+    next_due = due
+  end
+end
+
+local function take(id, row)
+  enter(row, -1)
+  index(id, row, false)
+  row[ST], row[TK], row[OP] = 'running', op .. '-' .. taken, op
+  row[LE], row[23], row[20] = ms(now + lease), owner, keep
+  row[SD], row[AL] = taken < start and '1' or '', alone and '1' or ''
+  redis.call('HSET', prefix .. 't:' .. id, 'st', 'running', 'tk', row[TK], 'op', op, 'le', row[LE], 'ow', owner, 'sd',
+    row[SD], 'al', row[AL], 'kp', keep)
+  enter(row, 1)
+  index(id, row, true)
+  taken = taken + 1
+  rows[#rows + 1] = {id, row}
+end
+
+local function claimable(row)
+  if row[ST] == 'gone' then
+    return 'missing'
+  elseif num(row[FM]) > FORMAT then
+    return 'newer'
+  elseif row[ST] ~= 'pending' then
+    return row[ST]
+  end
+  local expires = tonumber(row[EX])
+  return expires and expires <= now and 'expired' or nil
+end
+
+local function before(a, b) -- by due time, then by bytes: < would ask the locale
+  if a.due ~= b.due then
+    return a.due < b.due
+  end
+  local x, y = a.ids[a.at], b.ids[b.at]
+  for at = 1, math.min(#x, #y) do
+    local p, q = string.byte(x, at), string.byte(y, at)
+    if p ~= q then
+      return p < q
+    end
+  end
+  return #x < #y
+end
+
+-- A line of one type is read in parts; false where nothing (more) is due.
+local function read(self)
+  self.at = self.at + 2
+  if not self.ids[self.at] then
+    if self.read >= LOOK or (self.read > 0 and #self.ids < self.part * 2) then
+      return false
+    end
+    self.ids = redis.call('ZRANGEBYSCORE', self.key, '-inf', ms(now), 'WITHSCORES', 'LIMIT', self.read, self.part)
+    self.read = self.read + #self.ids / 2
+    self.at = 1
+  end
+  if not self.ids[self.at] then
+    return false
+  end
+  self.due = tonumber(self.ids[self.at + 1])
+  return true
+end
+
+-- What is left of a line after the walk: when its next row is due.
+local function leave(self)
+  local later = redis.call('ZRANGEBYSCORE', self.key, '(' .. ms(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if later[2] then
+    sooner(tonumber(later[2]))
+  end
+end
+
+local function meet(self)
+  local id = self.ids[self.at]
+  local row = load(id)
+  if not row or row[ST] ~= 'pending' then -- somebody deleted or changed the record behind our back
+    place(self.set, id, false)
+    touched[self.name] = true
+    if not row then
+      orphan(id)
+    end
+    return
+  end
+  if claimable(row) then
+    sooner(now) -- expired: the sweep will see to it
+    return
+  end
+  local suspect = most_losses and num(row[LL]) >= most_losses
+  if (suspect or false) ~= alone then
+    suspects = suspects or (suspect or false)
+    return
+  end
+  take(id, row)
+end
+
+local function lines_of(rank, kind)
+  local lines = {}
+  for at = NAMES, #ARGV, 500 do
+    local last = math.min(at + 499, #ARGV)
+    local heads = redis.call('ZMSCORE', prefix .. 'types:' .. rank, unpack(ARGV, at, last))
+    for offset, head in ipairs(heads) do
+      head = tonumber(head or nil)
+      if head and head <= now then
+        local name = rank .. ':' .. ARGV[at + offset - 1]
+        local set = kind .. name
+        lines[#lines + 1] = {name = name, set = set, key = prefix .. set, ids = {}, at = -1, read = 0}
+      elseif head then
+        sooner(head)
+      end
+    end
+  end
+  return lines
+end
+
+local function walk(rank, kind)
+  local lines, open = lines_of(rank, kind), {}
+  local want = math.max(1, limit - taken)
+  for _, self in ipairs(lines) do
+    self.part = #lines == 1 and want or math.max(4, math.ceil(2 * want / #lines))
+    if read(self) then
+      open[#open + 1] = self
+    else
+      leave(self)
+    end
+  end
+  while #open > 0 and taken < limit do
+    local best = 1
+    for n = 2, #open do
+      if before(open[n], open[best]) then
+        best = n
+      end
+    end
+    local self = open[best]
+    meet(self)
+    if not read(self) then
+      table.remove(open, best)
+      leave(self)
+    end
+  end
+  for _, self in ipairs(open) do
+    sooner(self.due)
+  end
+end
+
+local function packed(taken_rows)
+  local parts = {}
+  for _, pair in ipairs(taken_rows) do
+    parts[#parts + 1] = #pair[1] .. ':' .. pair[1]
+  end
+  return table.concat(parts)
+end
+
+local function repeated(ids)
+  local at = 1
+  while at <= #ids do
+    local colon = string.find(ids, ':', at, true)
+    local length = tonumber(string.sub(ids, at, colon - 1))
+    local id = string.sub(ids, colon + 1, colon + length)
+    at = colon + length + 1
+    local row = load(id)
+    if row and row[ST] == 'running' and row[OP] == op then
+      rows[#rows + 1] = {id, row}
+    end
+  end
+end
+
+local function by_ids()
+  local seen, free = {}, {}
+  for at = NAMES, #ARGV do
+    local id = ARGV[at]
+    local row = not seen[id] and load(id)
+    if row and row[ST] == 'running' and row[OP] == op then
+      rows[#rows + 1] = {id, row}
+      taken = taken + 1
+    elseif not seen[id] then
+      local word = not row and 'missing' or claimable(row)
+      if word then
+        words[#words + 1] = id
+        words[#words + 1] = word
+      else
+        free[#free + 1] = {id, row}
+      end
+    end
+    seen[id] = true
+  end
+  for _, pair in ipairs(free) do
+    if taken < limit then
+      take(pair[1], pair[2])
+    end
+  end
+end
+
+if by == 'ids' then
+  by_ids()
+else
+  local before_that = redis.call('HGET', prefix .. 'claims', op)
+  if before_that then
+    repeated(before_that)
+  else
+    for rank in string.gmatch(order, '%d') do
+      if #ARGV >= NAMES then
+        walk(rank, alone and 'lost:' or 'due:')
+      end
+    end
+    if taken > 0 then
+      redis.call('HSET', prefix .. 'claims', op, packed(rows))
+      if redis.call('RPUSH', prefix .. 'claimed', op) > KEPT then
+        redis.call('HDEL', prefix .. 'claims', redis.call('LPOP', prefix .. 'claimed'))
+      end
+    end
+  end
+end
+finish()
+
+local answer = {'ok', ms(now), next_due and ms(next_due) or '', suspects and 1 or 0, false, words}
+if #rows > 0 then
+  local keys = {}
+  for n, pair in ipairs(rows) do
+    keys[n] = prefix .. 'p:' .. pair[1]
+  end
+  local bodies = redis.call('MGET', unpack(keys))
+  for n, pair in ipairs(rows) do
+    answer[#answer + 1] = whole(pair[1], pair[2], 1, bodies[n])
+  end
+end
+answer[5] = texts()
+return answer

@@ -1,0 +1,168 @@
+#!lua
+-- Store new rows, all or nothing; a full memory refuses it loudly.
+-- include: prelude rows journal
+-- ARGV     now, kinds, rows, failures, traces (how many of each), then each kind (18 values), each row (9), each
+--          failure (4: row, at or empty, the rest, trace), each trace (2: name, text)
+-- answer   ok, now, then for each row up to the first conflict: stored | {word, id, state, generation, token, lease, body}
+local KIND, NEW, FAILURE = 18, 9, 4
+local kinds, news, failures, texts_n = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local kinds_at = 5
+local news_at = kinds_at + kinds * KIND
+local failures_at = news_at + news * NEW
+local texts_at = failures_at + failures * FAILURE
+
+local ids, keys, gone, stored, numbered = {}, {}, {}, {}, {}
+
+local function bound(id) -- false: nobody
+  if ids[id] == nil then
+    local row = load(id)
+    ids[id] = row and {id = id, row = row} or false
+  end
+  return ids[id]
+end
+
+local function by_key(key)
+  if keys[key] == nil then
+    local id = redis.call('GET', prefix .. 'k:' .. key)
+    keys[key] = id and bound(id) or false
+  end
+  return keys[key]
+end
+
+local function make_room(found)
+  if found and forgotten(found.row) then
+    gone[#gone + 1] = found
+    ids[found.id] = false
+    local key = found.row[KE]
+    if key and key ~= '' then
+      keys[key] = false
+    end
+    return false
+  end
+  return found
+end
+
+-- A new row's fields, in the order of FIELDS.
+local function built(at, kind)
+  local state, due, ended = ARGV[kind + 3], ARGV[at + 6], ARGV[at + 9]
+  local dead = state == 'dead'
+  local row = {}
+  for n = 1, #FIELDS do
+    row[n] = ''
+  end
+  row[TY], row[PR], row[ST], row[TK] = ARGV[kind + 1], ARGV[kind + 2], state, ARGV[kind + 6]
+  row[AT], row[RE], row[SD] = ARGV[kind + 11], ARGV[kind + 12], state == 'running' and '1' or ''
+  row[CR], row[SI] = ARGV[at + 8] ~= '' and ARGV[at + 8] or ms(now), ms(now)
+  row[DU] = due ~= '' and due or ms(now + num(ARGV[at + 5]))
+  row[KE], row[DI], row[RD], row[FM] = ARGV[at + 2], ARGV[at + 3], ARGV[kind + 9], ms(FORMAT)
+  row[20], row[23], row[28] = ARGV[kind + 5], ARGV[kind + 8], ARGV[kind + 10]
+  row[RS] = ARGV[kind + 14]
+  if ARGV[kind + 4] ~= '' then
+    row[EX] = ms(now + num(ARGV[kind + 4]))
+  end
+  if ARGV[kind + 7] ~= '' then
+    row[LE] = ms(now + num(ARGV[kind + 7]))
+  end
+  if dead then
+    row[EN] = ended ~= '' and ended or ms(now)
+    if ARGV[kind + 5] ~= '' then
+      row[KU] = ms(num(row[EN]) + num(ARGV[kind + 5]))
+    end
+  end
+  row[FP], row[ET], row[27] = ARGV[kind + 13], ARGV[kind + 16], ARGV[kind + 17]
+  return row
+end
+
+local answer = {'ok', ms(now)}
+for n = 1, news do
+  local at = news_at + (n - 1) * NEW
+  local kind = kinds_at + (tonumber(ARGV[at + 7]) - 1) * KIND
+  local id, key, digest = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local mine = make_room(bound(id))
+  local other = key ~= '' and make_room(by_key(key))
+  local found = mine or other
+  if found then
+    local row = found.row
+    local same = row[DI] == digest
+    local word = same and 'exists' or (mine and 'task_conflict' or 'key_conflict')
+    local body = false
+    if row[ST] == 'succeeded' then
+      body = redis.call('GET', prefix .. 'p:' .. found.id)
+    end
+    answer[#answer + 1] = {word, found.id, row[ST], row[GE] or '', row[TK] or '', row[LE] or '', body}
+    if not same then
+      return answer -- nothing has been written
+    end
+    local type_ = ARGV[kind + 1]
+    count(cjson.encode({'duplicates', type_, row[ST]}), 1)
+  else
+    local new = {id = id, at = at, kind = kind, number = n, row = built(at, kind)}
+    stored[#stored + 1] = new
+    numbered[n] = new
+    ids[id] = new
+    if key ~= '' then
+      keys[key] = new
+    end
+    answer[#answer + 1] = 'stored'
+  end
+end
+
+for _, found in ipairs(gone) do
+  if found.number then -- kept for no time at all, and met again by the same call: never written
+    found.gone = true
+    if found.row[ST] == 'dead' then
+      count(cjson.encode({'aged_out', found.row[TY], ''}), 1)
+    end
+  else
+    forget(found.id, found.row)
+  end
+end
+for type_, n in pairs(aged) do
+  count(cjson.encode({'aged_out', type_, ''}), n)
+end
+
+redis.call('HSETNX', KEYS[1], 'format', FORMAT)
+for n = 1, kinds do
+  local kind = kinds_at + (n - 1) * KIND
+  if ARGV[kind + 9] ~= '' then
+    redis.call('HSETNX', prefix .. 'redacts', ARGV[kind + 9], ARGV[kind + 18])
+  end
+end
+local trace_of = {}
+for n = 1, texts_n do
+  trace_of[ARGV[texts_at + n * 2 - 1]] = ARGV[texts_at + n * 2]
+end
+for n = 1, failures do
+  local at = failures_at + (n - 1) * FAILURE
+  local new = numbered[tonumber(ARGV[at + 1])]
+  if new and not new.gone then
+    local when = ARGV[at + 2] ~= '' and ARGV[at + 2] or ms(now)
+    add_failure(new.id, when .. ARGV[at + 3], ARGV[at + 4], trace_of[ARGV[at + 4]])
+  end
+end
+for _, new in ipairs(stored) do
+  local row, fields = new.row, {}
+  for field = 1, #FIELDS do
+    if row[field] ~= '' then
+      fields[#fields + 1] = FIELDS[field]
+      fields[#fields + 1] = row[field]
+    end
+  end
+  for counter in string.gmatch(ARGV[new.kind + 15], '[^\n]+') do
+    count(counter, 1)
+  end
+  if row[ST] == 'dead' then
+    tell('dead', new.id, row[TY], 1, row)
+  end
+  if not new.gone then
+    enter(row, 1)
+    redis.call('HSET', prefix .. 't:' .. new.id, unpack(fields))
+    redis.call('SET', prefix .. 'p:' .. new.id, ARGV[new.at + 4])
+    if row[KE] ~= '' then
+      redis.call('SET', prefix .. 'k:' .. row[KE], new.id)
+    end
+    index(new.id, row, true)
+  end
+end
+finish()
+return answer

@@ -1,0 +1,375 @@
+"""Rows and changes as they cross to Lua and back: fixed strides of texts and bytes.
+
+What the rows or changes of one call have in common (nearly all but ids, tokens and payloads) is sent once, as a kind.
+None, 0 and false are the empty text.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+import orjson
+
+from ...model.errors import Undecodable
+from ...model.record import State
+from ...model.row import BATCH, DEAD, GONE, Change, Claim, FailureRow, NewRow, Row, Scan
+from ...rules.machine import HISTORY
+from .keys import NUMBER
+
+Args: TypeAlias = "list[str | bytes | int]"
+_Counts: TypeAlias = Sequence[tuple[str, str, str]]
+
+NO_TRACE = "-" * 32  # a failure without a traceback
+_STATES = {str(state).encode(): state for state in State} | {GONE.encode(): GONE}
+_LOOK = 500  # rows that one scan script looks at
+
+# Of a change: what its kind holds, and what is its own. Together they are all its fields.
+KIND = (
+    "was",
+    "lapsed",
+    "late",
+    "to",
+    "due_ms",
+    "lease_ms",
+    "keep_ms",
+    "attempts",
+    "lease_losses",
+    "postpones",
+    "reset",
+    "revive",
+    "started",
+    "owner",
+    "type",
+    "reason",
+    "free_key",
+    "event",
+    "why",
+)
+OWN = ("id", "op", "token", "generation", "new_token", "body", "failure", "count")
+
+_kind_of = attrgetter(*KIND)
+_NOTHING = ("", "", "", "")
+
+
+def change_args(changes: Sequence[Change]) -> Args:
+    """The arguments of ``apply.lua`` after the clock."""
+    kinds: dict[tuple[Any, ...], int] = {}
+    traces: dict[str, str] = {}
+    rest: Args = []
+    for change in changes:
+        failure, body, generation = change.failure, change.body, change.generation
+        told, trace, why_failed = "", "", _NOTHING
+        if failure is not None:
+            told, trace = _failure(failure), _trace(failure.traceback, traces)
+            why_failed = (failure.fingerprint, failure.error_type, failure.worker or "", failure.release or "")
+        kind = (_kind_of(change), tuple(change.count), body is not None, why_failed)
+        number = kinds.get(kind)
+        if number is None:
+            number = kinds[kind] = len(kinds) + 1
+        rest += (
+            change.id,
+            change.op,
+            number,
+            change.token or "",
+            "" if generation is None else generation,
+            change.new_token or "",
+            body or b"",
+            told,
+            trace,
+        )
+    args: Args = [len(kinds), len(changes), len(traces)]
+    for fields, counts, has_body, why_failed in kinds:
+        args += _kind(fields, counts, has_body, why_failed)
+    args += rest
+    for name, text in traces.items():
+        args += (name, text)
+    return args
+
+
+def _kind(fields: tuple[Any, ...], counts: _Counts, has_body: bool, why_failed: tuple[str, ...]) -> Args:
+    values: dict[str, Any] = dict(zip(KIND, fields, strict=True))
+    order = [*KIND[:16], "body", *KIND[16:]]  # as apply.lua names them
+    values["body"] = has_body
+    args: Args = []
+    for name in order:
+        value = values[name]
+        if name == "started" and value is False:
+            args.append("0")  # here None means "as it was"
+        elif name in _DURATIONS:
+            args.append("" if value is None else value)
+        else:
+            args.append(_plain(value))
+    return [*args, _counters(counts), *why_failed]
+
+
+_DURATIONS = {"due_ms", "lease_ms", "keep_ms"}
+
+
+def _plain(value: object) -> str | int:
+    if not value:
+        return ""
+    if value is True:
+        return "1"
+    return value if isinstance(value, int) else str(value)
+
+
+def _counters(counts: _Counts) -> str:
+    return "\n".join(_counter(name) for name in counts)
+
+
+@functools.lru_cache(1024)
+def _counter(name: tuple[str, str, str]) -> str:
+    return orjson.dumps([str(part) for part in name]).decode()
+
+
+def _failure(failure: FailureRow) -> str:
+    told = (
+        failure.attempt,
+        failure.duration_ms,
+        failure.error_type,
+        failure.message,
+        failure.fingerprint,
+        failure.worker,
+        failure.release,
+    )
+    return "|" + orjson.dumps(told).decode()
+
+
+def _trace(text: str, traces: dict[str, str]) -> str:
+    if not text:
+        return NO_TRACE
+    name = content_name(text)
+    traces[name] = text
+    return name
+
+
+@functools.lru_cache(256)
+def content_name(text: str) -> str:
+    """The name under which equal texts are stored once."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+_new_kind = attrgetter(
+    "type",
+    "priority",
+    "state",
+    "expires_ms",
+    "keep_ms",
+    "token",
+    "lease_ms",
+    "owner",
+    "redact",
+    "attempts",
+    "replays",
+    "reason",
+    "release",
+)
+
+
+def insert_args(rows: Sequence[NewRow]) -> Args:
+    """The arguments of ``insert.lua`` after the clock."""
+    kinds: dict[tuple[Any, ...], int] = {}
+    traces: dict[str, str] = {}
+    rest: Args = []
+    failures: Args = []
+    for n, new in enumerate(rows, 1):
+        history = new.history[-HISTORY:]
+        last = history[-1] if history else None
+        kind = (
+            _new_kind(new),
+            tuple(new.count),
+            (last.fingerprint, last.error_type, last.worker, last.release) if last is not None else None,
+        )
+        number = kinds.get(kind)
+        if number is None:
+            number = kinds[kind] = len(kinds) + 1
+        rest += (
+            new.id,
+            new.key or "",
+            new.digest,
+            new.body,
+            new.due_ms,
+            "" if new.due_at_ms is None else new.due_at_ms,
+            number,
+            "" if new.created_at_ms is None else new.created_at_ms,
+            "" if new.ended_at_ms is None else new.ended_at_ms,
+        )
+        for failure in history:
+            failures += (n, failure.at_ms or "", _failure(failure), _trace(failure.traceback, traces))
+    args: Args = [len(kinds), len(rows), len(failures) // 4, len(traces)]
+    for kind in kinds:
+        args += _new_kind_args(*kind)
+    args += rest
+    args += failures
+    for name, text in traces.items():
+        args += (name, text)
+    return args
+
+
+def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ...] | None) -> Args:
+    type_, rank, state, expires, keep, token, lease, owner, redact, attempts, replays, reason, release = fields
+    fingerprint, error_type, worker, last_release = last if last is not None else _NOTHING
+    return [
+        type_,
+        rank,
+        str(state),
+        "" if expires is None else expires,
+        "" if keep is None else keep,
+        token or "",
+        "" if lease is None else lease,
+        owner or "",
+        content_name(redact) if redact else "",
+        (last_release if last is not None else release) or "",
+        attempts or "",
+        replays or "",
+        fingerprint or "",
+        str(reason or ""),
+        _counters(counts),
+        error_type or "",
+        worker or "",
+        redact,
+    ]
+
+
+def claim_args(claim: Claim) -> Args:
+    """The arguments of ``claim.lua`` after the clock."""
+    by_id = claim.ids is not None
+    return [
+        claim.op,
+        min(claim.limit, BATCH),
+        claim.lease_ms,
+        claim.owner,
+        claim.start,
+        "" if claim.max_losses is None else claim.max_losses,
+        "1" if claim.alone else "",
+        "" if claim.keep_ms is None else claim.keep_ms,
+        "".join(map(str, claim.order)),
+        "ids" if by_id else "types",
+        *dict.fromkeys((claim.ids if by_id else claim.types) or ()),
+    ]
+
+
+_NARROW = ("type", "priority", "fingerprint", "reason", "error_type", "release")
+
+
+def scan_args(scan: Scan) -> Args:
+    """The arguments of ``scan.lua`` after the clock."""
+    index, answered = _index(scan)
+    after = scan.after
+    args: Args = [
+        index,
+        str(scan.state),
+        "1" if scan.newest_first else "",
+        "" if after is None else after[0],
+        "" if after is None else after[1],
+        "" if scan.since_ms is None else scan.since_ms,
+        "" if scan.until_ms is None else scan.until_ms,
+        min(scan.limit, BATCH),
+        scan.history,
+        "1" if scan.body else "",
+        _LOOK,
+    ]
+    for name in _NARROW:
+        wanted = getattr(scan, name)
+        if wanted is not None and name != answered:
+            args += (NUMBER[name], str(wanted))
+    return args
+
+
+def _index(scan: Scan) -> tuple[str, str | None]:
+    """The sorted set that a scan walks, and the condition that it answers: the rarest first."""
+    if scan.state != DEAD:
+        return ("done" if scan.state == State.SUCCEEDED else "live"), None
+    named = (("fingerprint", "dx:fp:"), ("type", "dx:type:"), ("reason", "dx:reason:"), ("priority", "dead:"))
+    for name, index in named:
+        wanted = getattr(scan, name)
+        if wanted is not None and wanted != "":
+            return f"{index}{wanted}", name
+    return "dead", None
+
+
+def texts_of(flat: Sequence[bytes]) -> dict[bytes, str]:
+    """Texts by name, from names and texts in turn."""
+    return {flat[at]: _text(flat[at + 1]) for at in range(0, len(flat), 2)}
+
+
+def _text(value: bytes) -> str:
+    return str(value, "utf-8")
+
+
+def _optional(value: bytes | None) -> str | None:
+    return str(value, "utf-8") if value else None
+
+
+def _moment(value: bytes | None) -> int | None:
+    return int(value) if value else None
+
+
+def _hidden(value: bytes | None, texts: Mapping[bytes, str]) -> str:
+    return texts.get(value, "") if value else ""
+
+
+def row_of(values: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
+    """The row that a script answered: FIELDS, body, failures, id.
+
+    Written out: it is run for every row that is claimed.
+    """
+    v = values
+    return Row(
+        _text(v[32]),
+        _text(v[0]),
+        int(v[1]),
+        _STATES.get(v[2]) or _text(v[2]),
+        _optional(v[3]),
+        _optional(v[4]),
+        int(v[5] or 0),
+        int(v[6] or 0),
+        int(v[7] or 0),
+        int(v[8] or 0),
+        int(v[9] or 0),
+        v[10] == b"1",
+        v[11] == b"1",
+        int(v[12] or 0),
+        int(v[13] or 0),
+        int(v[14] or 0),
+        _moment(v[15]),
+        _moment(v[16]),
+        _moment(v[17]),
+        _moment(v[18]),
+        _moment(v[19]),
+        _optional(v[20]),
+        _text(v[21] or b""),
+        _optional(v[22]),
+        _optional(v[23]),
+        _optional(v[24]),
+        _optional(v[25]),
+        _optional(v[26]),
+        _optional(v[27]),
+        _hidden(v[28], texts),
+        int(v[29] or 1),
+        v[30],
+        [_failure_of(entry, texts) for entry in v[31]] if v[31] else [],
+    )
+
+
+def _failure_of(entry: bytes, texts: Mapping[bytes, str]) -> FailureRow:
+    at_ms, _, told = entry[32:].partition(b"|")
+    try:
+        attempt, duration_ms, error_type, message, fingerprint, worker, release = orjson.loads(told)
+    except ValueError as error:
+        raise Undecodable(f"a stored failure does not read: {error}") from error
+    return FailureRow(
+        attempt=attempt,
+        at_ms=int(at_ms),
+        duration_ms=duration_ms,
+        error_type=error_type,
+        message=message,
+        traceback=texts.get(entry[:32], ""),
+        fingerprint=fingerprint,
+        worker=worker,
+        release=release,
+    )

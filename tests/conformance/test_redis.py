@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+import redis.asyncio
+
+from deadletter.backends.redis import RedisBackend
+from deadletter.interfaces import Backend, Clock
+from deadletter.testing import BackendConformance, backend_state_machine
+
+from ..redis_servers import debian, valkey
+
+
+class _OnAStore(BackendConformance):
+    """``store_at`` is whatever a RedisBackend takes, on a database that holds nothing."""
+
+    @pytest.fixture
+    def make_backend(self, store_at: Any) -> Callable[[Clock], Backend]:
+        return lambda clock: RedisBackend(store_at, clock=clock)
+
+    @pytest.fixture
+    def reopen(self, store_at: Any) -> Callable[[Backend, Clock], Backend]:
+        return lambda _, clock: RedisBackend(store_at, clock=clock)
+
+
+class TestValkeyByURL(_OnAStore):
+    """The newest kind of server: asyncio by connections of its own, trio by threads."""
+
+    @pytest.fixture
+    def store_at(self) -> str:
+        return valkey().emptied()
+
+
+class TestRedis7ByClient(_OnAStore):
+    """The oldest that we take, by a synchronous client that decodes, as the guide makes it; in threads."""
+
+    @pytest.fixture(scope="module")
+    def anyio_backend(self) -> str:
+        return "trio"
+
+    @pytest.fixture
+    def store_at(self) -> Iterator[redis.Redis]:
+        with redis.Redis.from_url(debian().emptied(), decode_responses=True, protocol=3) as client:
+            yield client
+
+
+class TestRedis7ByAsyncClient(_OnAStore):
+    """By an asyncio client, over RESP2."""
+
+    @pytest.fixture(scope="module")
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def store_at(self) -> Iterator[redis.asyncio.Redis]:
+        client = redis.asyncio.Redis.from_url(debian().emptied(), protocol=2)
+        yield client
+        asyncio.run(client.aclose())
+
+
+class TestFakeRedis(_OnAStore):
+    """What users test with; a class of connections that only threads can use."""
+
+    @pytest.fixture(scope="module")
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def store_at(self) -> Iterator[redis.Redis]:
+        with fakeredis.FakeRedis() as client:
+            yield client
+
+
+TestValkeyMachine = backend_state_machine(
+    lambda clock: RedisBackend(valkey().emptied(), clock=clock), examples=25
+).TestCase
+TestRedis7Machine = backend_state_machine(
+    lambda clock: RedisBackend(debian().emptied(), clock=clock), examples=25
+).TestCase
