@@ -35,6 +35,7 @@ class Pair:
             RedisBackend(valkey().emptied(), clock=self.clock),
         ]
         self.seen: list[Row] = []
+        self.claims: list[Claim] = []
         self.ops = 0
 
     def one(self, *choices: Any) -> Any:
@@ -88,8 +89,9 @@ class Pair:
     async def claim(self) -> None:
         one = self.one
         alone = one(False, False, False, True)
+        self.ops += 1
         claim = Claim(
-            op=self.op(),
+            op=f"claim{self.ops}",
             limit=1 if alone else one(1, 3, BATCH),
             types=one(["a"], ["a", "b"], ["b", "nobody"]),
             ids=one(None, None, IDS[:4]),
@@ -101,10 +103,13 @@ class Pair:
             alone=alone,
             keep_ms=one(None, 2000),
         )
+        if self.claims and one(False, False, False, False, True):  # sent again, perhaps late
+            claim = one(*self.claims)
+        elif claim.ids is None:
+            self.claims.append(claim)
         memory, lua = await self.both("claim", claim)
-        if memory.rows or claim.ids is None:  # a repeat of what got nothing may look again
-            assert plain((memory.rows, memory.words, memory.now_ms)) == plain((lua.rows, lua.words, lua.now_ms))
-        if not alone:
+        assert plain((memory.rows, memory.words, memory.now_ms)) == plain((lua.rows, lua.words, lua.now_ms))
+        if not claim.alone:
             assert (memory.suspects, memory.next_due_ms) == (lua.suspects, lua.next_due_ms)
         self.seen += copy.deepcopy(memory.rows)
 
@@ -189,11 +194,11 @@ def plain(value: Any) -> Any:
 
 
 @given(data=st.data())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_random_batches_agree(data: st.DataObject) -> None:
     async def run() -> None:
         pair = Pair(data)
-        for _ in range(data.draw(st.integers(1, 30))):
+        for _ in range(data.draw(st.integers(1, 25))):
             step = pair.one(pair.insert, pair.insert, pair.claim, pair.claim, pair.apply, pair.apply, pair.sweep)
             await step()
             await pair.look()
