@@ -39,7 +39,7 @@ class TestValkeyByURL(_OnAStore):
 class TestRedis7ByClient(_OnAStore):
     """The oldest that we take, by a synchronous client that decodes, as the guide makes it; in threads."""
 
-    @pytest.fixture(scope="module")
+    @pytest.fixture
     def anyio_backend(self) -> str:
         return "trio"
 
@@ -52,7 +52,7 @@ class TestRedis7ByClient(_OnAStore):
 class TestRedis7ByAsyncClient(_OnAStore):
     """By an asyncio client, over RESP2."""
 
-    @pytest.fixture(scope="module")
+    @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
@@ -66,7 +66,7 @@ class TestRedis7ByAsyncClient(_OnAStore):
 class TestFakeRedis(_OnAStore):
     """What users test with; a class of connections that only threads can use."""
 
-    @pytest.fixture(scope="module")
+    @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 

@@ -1,24 +1,28 @@
-"""The guide's Python snippets, as they stand: only their imports change, and the client becomes a URL."""
+"""The guide's Python snippets, as they stand, with only their imports changed: on SQLite by a URL, on a real Redis too."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
 import deadletter
 from deadletter import DeadLetterQueue, PermanentError, Reason, State, Task
 
+from ..redis_servers import valkey
+
 pytestmark = pytest.mark.anyio
 
 GUIDE = Path(__file__).parent / "guide"
-IMPORTS = {
-    "from dead_letter_queue import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task",
+IMPORTS = {"from dead_letter_queue import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task"}
+BY_URL = {
     "import redis\n": "\n",
     "redis_client = redis.Redis(decode_responses=True)": "redis_client = URL",
 }
@@ -27,7 +31,7 @@ IMPORTS = {
 async def run(name: str, **names: Any) -> dict[str, Any]:
     """Run a snippet at top level, awaits included; answers the names that it leaves."""
     source = (GUIDE / f"{name}.py.txt").read_text()
-    for told, ours in IMPORTS.items():
+    for told, ours in {**IMPORTS, **(BY_URL if "URL" in names else {})}.items():
         source = source.replace(told, ours)
     code = compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     result = eval(code, names)  # the only way to run top-level awaits
@@ -36,9 +40,31 @@ async def run(name: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'guide.db'}"
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return valkey().emptied() if request.param == "redis" else f"sqlite:///{tmp_path / 'guide.db'}"
+
+
+async def test_basic_usage_on_the_redis_that_it_names(monkeypatch):
+    """``redis.Redis(decode_responses=True)`` is on localhost:6379; here the default leads to a server of our own."""
+    url = valkey().emptied()
+    made = []
+
+    def client(**options: Any) -> redis.Redis:
+        made.append(redis.Redis.from_url(url, **options))
+        return made[-1]
+
+    sent: list[str] = []
+    deadletter.RedisBackend(url)  # has its own imports done
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "redis", SimpleNamespace(Redis=client))
+        left = await run("basic_usage", send_email=sent.append)
+    assert (left["success"], sent) == (True, ["user@example.com"])
+    record = await left["dlq"].get(left["task_id"])
+    assert (record.state, record.attempts) == (State.SUCCEEDED, 1)
+    assert made[0].ping() is True, "the client is still ours"
+    await left["dlq"].aclose()
+    made[0].close()
 
 
 async def test_basic_usage(url):

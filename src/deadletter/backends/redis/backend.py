@@ -35,7 +35,7 @@ from ...model.row import (
 )
 from . import endpoint, inspection
 from .client import Connections, Ear
-from .keys import prefix
+from .keys import prefix, unescaped
 from .records import change_args, claim_args, insert_args, row_of, scan_args, texts_of
 from .scripts import load_script
 
@@ -204,7 +204,7 @@ class RedisBackend(Backend):
         stats = stats if stats is not None else await self._all(queue, "stats")
         late: dict[str, int] = {}
         for at in range(0, len(overdue), 2):
-            type_ = overdue[at].decode()
+            type_ = unescaped(overdue[at].decode())
             late[type_] = late.get(type_, 0) + int(overdue[at + 1])
         return Counts(
             tally=dict(_tallied(tally[at], tally[at + 1]) for at in range(0, len(tally), 2)),
@@ -307,7 +307,7 @@ def _insertion(new: NewRow, told: Any, now_ms: int) -> Insertion:
         id_.decode(),
         state.decode(),
         int(generation or 0),
-        token.decode() or None,
+        unescaped(token.decode()) or None,
         int(lease) if lease else None,
         now_ms,
         body,
@@ -317,12 +317,13 @@ def _insertion(new: NewRow, told: Any, now_ms: int) -> Insertion:
 def _tallied(field: bytes, n: bytes) -> tuple[tuple[str, int, str, str], int]:
     state, rank, length, rest = field.split(b" ", 3)
     cut = int(length)
-    return (state.decode(), int(rank), rest[cut:].decode(), rest[:cut].decode()), int(n)
+    type_, reason = unescaped(rest[cut:].decode()), unescaped(rest[:cut].decode())
+    return (state.decode(), int(rank), type_, reason), int(n)
 
 
 def _event(entry_id: bytes, flat: Any) -> EventRow:
     pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    told = {name.decode(): value.decode() for name, value in pairs}
+    told = {name.decode(): unescaped(value.decode()) for name, value in pairs}
     detail = {name: told[name] for name in ("reason", "fingerprint", "why") if told.get(name)}
     seq = int(entry_id.partition(b"-")[0])
     return EventRow(

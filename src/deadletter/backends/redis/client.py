@@ -284,9 +284,9 @@ class Connections:
             problem: BaseException | str
             try:
                 answers = await self._once(commands)
-            except _REFUSED as error:
-                raise BackendUnavailable(f"{self.url} lets us not in: {error}") from error
             except _AWAY as error:
+                if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
+                    raise BackendUnavailable(f"{self.url} does not let us in: {error}") from error
                 problem = error
             else:
                 away = next((answer for answer in answers if isinstance(answer, _AWAY)), None)

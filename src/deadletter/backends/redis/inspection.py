@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from ...model.errors import BackendError, InvalidSetting
+from ...model.errors import BackendError, BackendUnavailable, InvalidSetting
 from ...model.row import Finding
 
 OLDEST = (7, 0)
@@ -63,9 +63,9 @@ async def ask(command: Command) -> Facts:
     """Ask the server; what it refuses to tell is left empty (managed servers forbid CONFIG)."""
     try:
         told = _parsed(await command("INFO", "everything"))
-    except BackendError as error:
-        if "cannot be reached" in str(error) or "lets us not in" in str(error):
-            raise
+    except BackendUnavailable:
+        raise
+    except BackendError:  # a stand-in that knows no INFO
         return Facts()
     fsync = ""
     if told.get("aof_enabled") == "1":

@@ -1,10 +1,10 @@
-"""Where a queue lies in Redis: every key of a shard begins with ``dl:{<queue>:<shard>}:``, so that it has one slot.
+r"""Where a queue lies in Redis: every key of a shard begins with ``dl:{<queue>:<shard>}:``, so that it has one slot.
 
 After the prefix:
 
 ===================== ====== ===================================================================
 ``meta``              HASH   format, seq of the last event; always ``KEYS[1]`` of a script
-``t:<id>``            HASH   a row's small fields (below), without those that are None, 0 or false
+``t:<id>``            STRING a record: a row's small fields, in order, ``\x1f`` between them; empty is None, 0 or false
 ``p:<id>``            STRING the encoded task, opaque to Lua
 ``f:<id>``            LIST   its last 20 failures: trace name, time, the rest as JSON
 ``k:<key>``           STRING the id that an idempotency key is bound to
@@ -33,41 +33,57 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-FIELDS = {  # of Row, in its order → their names in t:<id>
-    "type": "ty",
-    "priority": "pr",
-    "state": "st",
-    "token": "tk",
-    "op": "op",
-    "generation": "ge",
-    "attempts": "at",
-    "lease_losses": "ll",
-    "postpones": "pp",
-    "replays": "re",
-    "started": "sd",
-    "alone": "al",
-    "created_ms": "cr",
-    "since_ms": "si",
-    "due_ms": "du",
-    "ended_ms": "en",
-    "expires_ms": "ex",
-    "lease_ms": "le",
-    "keep_until_ms": "ku",
-    "keep_ms": "kp",
-    "key": "ke",
-    "digest": "di",
-    "owner": "ow",
-    "reason": "rs",
-    "fingerprint": "fp",
-    "error_type": "et",
-    "worker": "wo",
-    "release": "rl",
-    "redact": "rd",
-    "format": "fm",
-}
+BETWEEN = "\x1f"  # the fields of a record
+ESCAPE = "\x1e"
+
+FIELDS = (  # of a record, in order; all of Row but id, body and history. What a claim changes comes first.
+    "format",
+    "state",
+    "token",
+    "op",
+    "lease_ms",
+    "owner",
+    "started",
+    "alone",
+    "keep_ms",
+    "generation",
+    "attempts",
+    "lease_losses",
+    "expires_ms",
+    "has_failures",  # of Lua's own
+    "postpones",
+    "replays",
+    "since_ms",
+    "due_ms",
+    "ended_ms",
+    "keep_until_ms",
+    "reason",
+    "fingerprint",
+    "error_type",
+    "worker",
+    "release",
+    "priority",
+    "type",
+    "created_ms",
+    "key",
+    "digest",
+    "redact",
+)
 NUMBER = {name: number for number, name in enumerate(FIELDS, 1)}  # as Lua counts
 
 
 def prefix(queue: str, shard: int = 0) -> str:
     """What the keys of a queue's shard begin with; the queue's name is percent-encoded."""
     return f"dl:{{{quote(queue, safe='')}:{shard}}}:"
+
+
+def escaped(text: str) -> str:
+    """A text that may stand in a record or a key."""
+    if BETWEEN not in text and ESCAPE not in text:
+        return text
+    return text.replace(ESCAPE, ESCAPE + "e").replace(BETWEEN, ESCAPE + "b")
+
+
+def unescaped(text: str) -> str:
+    """What was escaped."""
+    return text.replace(ESCAPE + "b", BETWEEN).replace(ESCAPE + "e", ESCAPE) if ESCAPE in text else text

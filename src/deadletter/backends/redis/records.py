@@ -16,15 +16,16 @@ import orjson
 
 from ...model.errors import Undecodable
 from ...model.record import State
-from ...model.row import BATCH, DEAD, GONE, Change, Claim, FailureRow, NewRow, Row, Scan
+from ...model.row import BATCH, DEAD, Change, Claim, FailureRow, NewRow, Row, Scan
 from ...rules.machine import HISTORY
-from .keys import NUMBER
+from .keys import BETWEEN, ESCAPE, NUMBER, escaped, unescaped
 
 Args: TypeAlias = "list[str | bytes | int]"
 _Counts: TypeAlias = Sequence[tuple[str, str, str]]
 
 NO_TRACE = "-" * 32  # a failure without a traceback
-_STATES = {str(state).encode(): state for state in State} | {GONE.encode(): GONE}
+_STATES = {str(state): state for state in State}
+_ESCAPE = ESCAPE.encode()
 _LOOK = 500  # rows that one scan script looks at
 
 # Of a change: what its kind holds, and what is its own. Together they are all its fields.
@@ -103,7 +104,7 @@ def _kind(fields: tuple[Any, ...], counts: _Counts, has_body: bool, why_failed: 
             args.append("" if value is None else value)
         else:
             args.append(_plain(value))
-    return [*args, _counters(counts), *why_failed]
+    return [*args, _counters(counts), *map(escaped, why_failed)]
 
 
 _DURATIONS = {"due_ms", "lease_ms", "keep_ms"}
@@ -114,7 +115,7 @@ def _plain(value: object) -> str | int:
         return ""
     if value is True:
         return "1"
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int) else escaped(str(value))
 
 
 def _counters(counts: _Counts) -> str:
@@ -189,8 +190,8 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
             number = kinds[kind] = len(kinds) + 1
         rest += (
             new.id,
-            new.key or "",
-            new.digest,
+            escaped(new.key or ""),
+            escaped(new.digest),
             new.body,
             new.due_ms,
             "" if new.due_at_ms is None else new.due_at_ms,
@@ -214,42 +215,42 @@ def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ..
     type_, rank, state, expires, keep, token, lease, owner, redact, attempts, replays, reason, release = fields
     fingerprint, error_type, worker, last_release = last if last is not None else _NOTHING
     return [
-        type_,
+        escaped(type_),
         rank,
         str(state),
         "" if expires is None else expires,
         "" if keep is None else keep,
         token or "",
         "" if lease is None else lease,
-        owner or "",
+        escaped(owner or ""),
         content_name(redact) if redact else "",
-        (last_release if last is not None else release) or "",
+        escaped((last_release if last is not None else release) or ""),
         attempts or "",
         replays or "",
-        fingerprint or "",
-        str(reason or ""),
+        escaped(fingerprint or ""),
+        escaped(str(reason or "")),
         _counters(counts),
-        error_type or "",
-        worker or "",
+        escaped(error_type or ""),
+        escaped(worker or ""),
         redact,
     ]
 
 
 def claim_args(claim: Claim) -> Args:
     """The arguments of ``claim.lua`` after the clock."""
-    by_id = claim.ids is not None
+    ids = claim.ids
     return [
         claim.op,
         min(claim.limit, BATCH),
         claim.lease_ms,
-        claim.owner,
+        escaped(claim.owner),
         claim.start,
         "" if claim.max_losses is None else claim.max_losses,
         "1" if claim.alone else "",
         "" if claim.keep_ms is None else claim.keep_ms,
         "".join(map(str, claim.order)),
-        "ids" if by_id else "types",
-        *dict.fromkeys((claim.ids if by_id else claim.types) or ()),
+        "types" if ids is None else "ids",
+        *dict.fromkeys(map(escaped, claim.types) if ids is None else ids),
     ]
 
 
@@ -276,7 +277,7 @@ def scan_args(scan: Scan) -> Args:
     for name in _NARROW:
         wanted = getattr(scan, name)
         if wanted is not None and name != answered:
-            args += (NUMBER[name], str(wanted))
+            args += (NUMBER[name], escaped(str(wanted)))
     return args
 
 
@@ -288,71 +289,58 @@ def _index(scan: Scan) -> tuple[str, str | None]:
     for name, index in named:
         wanted = getattr(scan, name)
         if wanted is not None and wanted != "":
-            return f"{index}{wanted}", name
+            return f"{index}{escaped(str(wanted))}", name
     return "dead", None
 
 
 def texts_of(flat: Sequence[bytes]) -> dict[bytes, str]:
     """Texts by name, from names and texts in turn."""
-    return {flat[at]: _text(flat[at + 1]) for at in range(0, len(flat), 2)}
+    return {flat[at]: str(flat[at + 1], "utf-8") for at in range(0, len(flat), 2)}
 
 
-def _text(value: bytes) -> str:
-    return str(value, "utf-8")
-
-
-def _optional(value: bytes | None) -> str | None:
-    return str(value, "utf-8") if value else None
-
-
-def _moment(value: bytes | None) -> int | None:
-    return int(value) if value else None
-
-
-def _hidden(value: bytes | None, texts: Mapping[bytes, str]) -> str:
-    return texts.get(value, "") if value else ""
-
-
-def row_of(values: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
-    """The row that a script answered: FIELDS, body, failures, id.
+def row_of(told: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
+    """The row that a script answered: id, record, body, failures.
 
     Written out: it is run for every row that is claimed.
     """
-    v = values
+    id_, record, body, failures = told
+    v = str(record, "utf-8").split(BETWEEN)
+    if _ESCAPE in record:
+        v = [unescaped(text) for text in v]
     return Row(
-        _text(v[32]),
-        _text(v[0]),
-        int(v[1]),
-        _STATES.get(v[2]) or _text(v[2]),
-        _optional(v[3]),
-        _optional(v[4]),
-        int(v[5] or 0),
-        int(v[6] or 0),
-        int(v[7] or 0),
-        int(v[8] or 0),
+        str(id_, "utf-8"),
+        v[26],
+        int(v[25]),
+        _STATES.get(v[1]) or v[1],
+        v[2] or None,
+        v[3] or None,
         int(v[9] or 0),
-        v[10] == b"1",
-        v[11] == b"1",
-        int(v[12] or 0),
-        int(v[13] or 0),
+        int(v[10] or 0),
+        int(v[11] or 0),
         int(v[14] or 0),
-        _moment(v[15]),
-        _moment(v[16]),
-        _moment(v[17]),
-        _moment(v[18]),
-        _moment(v[19]),
-        _optional(v[20]),
-        _text(v[21] or b""),
-        _optional(v[22]),
-        _optional(v[23]),
-        _optional(v[24]),
-        _optional(v[25]),
-        _optional(v[26]),
-        _optional(v[27]),
-        _hidden(v[28], texts),
-        int(v[29] or 1),
-        v[30],
-        [_failure_of(entry, texts) for entry in v[31]] if v[31] else [],
+        int(v[15] or 0),
+        v[6] == "1",
+        v[7] == "1",
+        int(v[27] or 0),
+        int(v[16] or 0),
+        int(v[17] or 0),
+        int(v[18]) if v[18] else None,
+        int(v[12]) if v[12] else None,
+        int(v[4]) if v[4] else None,
+        int(v[19]) if v[19] else None,
+        int(v[8]) if v[8] else None,
+        v[28] or None,
+        v[29],
+        v[5] or None,
+        v[20] or None,
+        v[21] or None,
+        v[22] or None,
+        v[23] or None,
+        v[24] or None,
+        texts.get(v[30].encode(), "") if v[30] else "",
+        int(v[0]),
+        body,
+        [_failure_of(entry, texts) for entry in failures] if failures else [],
     )
 
 

@@ -29,13 +29,13 @@ end
 local function fence(row, op, kind, token, generation)
   if not row then
     return 'missing'
-  elseif row[OP] == op then
+  elseif row[OP] == op and op ~= '' then
     return 'repeated'
   elseif row[ST] == 'gone' then
     return 'missing'
   end
   local held = row[ST] == kind[WAS]
-  local mine = row[TK] or ''
+  local mine = row[TK]
   if not held and kind[LATE] == '1' and row[ST] == 'pending' and mine ~= '' then
     held = mine == token
   end
@@ -80,25 +80,26 @@ local function counted(id, row, kind, body)
     row[TY] = kind[TYPE]
   end
   if kind[BODY] == '1' then
-    redis.call('SET', prefix .. 'p:' .. id, body)
+    set_body(id, body)
   end
 end
 
-local function ended(id, row, kind, had_failed)
+local function ended(id, row, kind)
   row[EN], row[EX] = ms(now), ''
   row[KU] = kind[KEEP] ~= '' and ms(now + tonumber(kind[KEEP])) or ''
   if kind[TO] ~= 'dead' then
     if kind[BODY] ~= '1' then
-      redis.call('DEL', prefix .. 'p:' .. id)
+      set_body(id, false)
     end
-    if had_failed then
+    if row[NF] ~= '' then
       wipe(id)
+      row[NF] = ''
     end
-    row[FP], row[ET], row[27], row[RS] = '', '', '', ''
+    row[FP], row[ET], row[WO], row[RS] = '', '', '', ''
   end
 end
 
-local function moved(id, row, kind, new_token, had_failed)
+local function moved(id, row, kind, new_token)
   row[ST] = kind[TO]
   if kind[DUE] ~= '' then
     row[DU] = ms(now + tonumber(kind[DUE]))
@@ -114,64 +115,63 @@ local function moved(id, row, kind, new_token, had_failed)
       row[LE] = ms(now + tonumber(kind[LEASE]))
     end
     if new_token ~= '' then
-      row[TK], row[23] = new_token, kind[OWNER]
+      row[TK], row[OW] = new_token, kind[OWNER]
     end
     return
   end
-  row[LE], row[23], row[SD] = '', '', ''
+  row[LE], row[OW], row[SD] = '', '', ''
   if kind[LAPSED] ~= '1' then
     row[TK] = '' -- after a lapse it stays, so that a late settle can still be told from a stranger's
   end
   if kind[TO] ~= 'pending' then
-    ended(id, row, kind, had_failed)
+    ended(id, row, kind)
   end
 end
 
 local function failed_now(id, row, kind, failure, trace)
+  row[NF] = '1'
   local n = add_failure(id, ms(now) .. failure, trace, trace_of[trace])
   if n > HISTORY then
     drop_failures({redis.call('LPOP', prefix .. 'f:' .. id)})
   end
   if kind[REVIVE] ~= '1' then -- the note of an edit: what it died of stays
-    row[FP], row[ET], row[27], row[28] = kind[F_PRINT], kind[F_TYPE], kind[F_WORKER], kind[F_RELEASE]
+    row[FP], row[ET], row[WO], row[RL] = kind[F_PRINT], kind[F_TYPE], kind[F_WORKER], kind[F_RELEASE]
   end
 end
 
-local function save(id, row, was)
-  local fields = {}
-  for n = 1, #FIELDS do
-    if row[n] ~= was[n] and (row[n] ~= '' or was[n]) then
-      fields[#fields + 1] = FIELDS[n]
-      fields[#fields + 1] = row[n]
-    end
+local asked, seen = {}, {}
+for n = 1, changes do
+  local id = ARGV[changes_at + (n - 1) * CHANGE + 1]
+  if seen[id] == nil then
+    seen[id] = false
+    asked[#asked + 1] = id
   end
-  redis.call('HSET', prefix .. 't:' .. id, unpack(fields))
+end
+for n, record in ipairs(redis.call('MGET', unpack(keys_of('t:', asked)))) do
+  seen[asked[n]] = record and parse(record)
 end
 
-local answer = {'ok', ms(now)}
+local answer, changed = {'ok', ms(now)}, {}
 for n = 1, changes do
   local at = changes_at + (n - 1) * CHANGE
   local id, op, kind = ARGV[at + 1], ARGV[at + 2], kinds[tonumber(ARGV[at + 3])]
-  local row = load(id)
+  local row = seen[id]
   local verdict = fence(row, op, kind, ARGV[at + 4], ARGV[at + 5])
   if not verdict then
-    local was = {unpack(row, 1, #FIELDS)}
-    local had_failed = failed(row)
     enter(row, -1)
     index(id, row, false)
     row[OP] = op
     counted(id, row, kind, ARGV[at + 7])
-    moved(id, row, kind, ARGV[at + 6], had_failed)
+    moved(id, row, kind, ARGV[at + 6])
     if ARGV[at + 8] ~= '' then
       failed_now(id, row, kind, ARGV[at + 8], ARGV[at + 9])
     end
     if kind[FREE] == '1' then
-      if row[KE] and row[KE] ~= '' then
+      if row[KE] ~= '' then
         redis.call('DEL', prefix .. 'k:' .. row[KE])
       end
       row[KE] = ''
     end
-    save(id, row, was)
     if row[ST] ~= 'gone' then
       enter(row, 1)
     end
@@ -183,8 +183,12 @@ for n = 1, changes do
       tell(kind[EVENT], id, row[TY], 1, row, kind[WHY])
     end
     verdict = 'done'
+    changed[id] = true
   end
   answer[n + 2] = verdict
+end
+for id in pairs(changed) do
+  save(id, seen[id])
 end
 finish()
 return answer

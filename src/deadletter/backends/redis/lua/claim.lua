@@ -19,29 +19,29 @@ local function sooner(due)
   end
 end
 
-local function take(id, row)
-  enter(row, -1)
-  index(id, row, false)
-  row[ST], row[TK], row[OP] = 'running', op .. '-' .. taken, op
-  row[LE], row[23], row[20] = ms(now + lease), owner, keep
-  row[SD], row[AL] = taken < start and '1' or '', alone and '1' or ''
-  redis.call('HSET', prefix .. 't:' .. id, 'st', 'running', 'tk', row[TK], 'op', op, 'le', row[LE], 'ow', owner, 'sd',
-    row[SD], 'al', row[AL], 'kp', keep)
-  enter(row, 1)
-  index(id, row, true)
+local function lease_to_us(head, rest)
+  head[ST], head[TK], head[OP] = 'running', op .. '-' .. taken, op
+  head[LE], head[OW], head[KP] = ms(now + lease), owner, keep
+  head[SD], head[AL] = taken < start and '1' or '', alone and '1' or ''
   taken = taken + 1
-  rows[#rows + 1] = {id, row}
+  return table.concat(head, '\31') .. rest
 end
 
-local function claimable(row)
-  if row[ST] == 'gone' then
+local function leased(id, record, has_failures)
+  rows[#rows + 1] = {id, record, has_failures}
+  records[#records + 1] = prefix .. 't:' .. id
+  records[#records + 1] = record
+end
+
+local function claimable(head)
+  if head[ST] == 'gone' then
     return 'missing'
-  elseif num(row[FM]) > FORMAT then
+  elseif num(head[FM]) > FORMAT then
     return 'newer'
-  elseif row[ST] ~= 'pending' then
-    return row[ST]
+  elseif head[ST] ~= 'pending' then
+    return head[ST]
   end
-  local expires = tonumber(row[EX])
+  local expires = tonumber(head[EX])
   return expires and expires <= now and 'expired' or nil
 end
 
@@ -61,20 +61,22 @@ end
 
 -- A line of one type is read in parts; false where nothing (more) is due.
 local function read(self)
-  self.at = self.at + 2
+  self.at = self.at + 1
   if not self.ids[self.at] then
-    if self.read >= LOOK or (self.read > 0 and #self.ids < self.part * 2) then
+    if self.read >= LOOK or (self.read > 0 and #self.ids < self.part) then
       return false
     end
-    self.ids = redis.call('ZRANGEBYSCORE', self.key, '-inf', ms(now), 'WITHSCORES', 'LIMIT', self.read, self.part)
-    self.read = self.read + #self.ids / 2
-    self.at = 1
+    local found = redis.call('ZRANGEBYSCORE', self.key, '-inf', ms(now), 'WITHSCORES', 'LIMIT', self.read, self.part)
+    self.ids, self.dues, self.at = {}, {}, 1
+    for n = 1, #found, 2 do
+      self.ids[#self.ids + 1] = found[n]
+      self.dues[#self.dues + 1] = tonumber(found[n + 1])
+    end
+    self.read = self.read + #self.ids
+    self.records = #self.ids > 0 and redis.call('MGET', unpack(keys_of('t:', self.ids))) or {}
   end
-  if not self.ids[self.at] then
-    return false
-  end
-  self.due = tonumber(self.ids[self.at + 1])
-  return true
+  self.due = self.dues[self.at]
+  return self.due ~= nil
 end
 
 -- What is left of a line after the walk: when its next row is due.
@@ -86,26 +88,38 @@ local function leave(self)
 end
 
 local function meet(self)
-  local id = self.ids[self.at]
-  local row = load(id)
-  if not row or row[ST] ~= 'pending' then -- somebody deleted or changed the record behind our back
+  local id, record = self.ids[self.at], self.records[self.at]
+  local head = record and {string.match(record, HEAD)}
+  if not record or head[ST] ~= 'pending' then -- somebody deleted or changed the record behind our back
     place(self.set, id, false)
     touched[self.name] = true
-    if not row then
+    if not record then
       orphan(id)
     end
     return
   end
-  if claimable(row) then
+  if claimable(head) then
     sooner(now) -- expired: the sweep will see to it
     return
   end
-  local suspect = most_losses and num(row[LL]) >= most_losses
-  if (suspect or false) ~= alone then
-    suspects = suspects or (suspect or false)
+  local suspect = most_losses and num(head[LL]) >= most_losses or false
+  if suspect ~= alone then
+    suspects = suspects or suspect
     return
   end
-  take(id, row)
+  local rest = string.sub(record, head[NF + 1] - 1)
+  head[NF + 1] = nil
+  place('due:' .. self.name, id, false)
+  touched[self.name] = true
+  if num(head[LL]) > 0 then
+    place('lost:' .. self.name, id, false)
+  end
+  if head[EX] ~= '' then
+    place('expires', id, false)
+  end
+  leased(id, lease_to_us(head, rest), head[NF] ~= '')
+  place('lease', id, head[LE])
+  self.taken = self.taken + 1
 end
 
 local function lines_of(rank, kind)
@@ -118,7 +132,7 @@ local function lines_of(rank, kind)
       if head and head <= now then
         local name = rank .. ':' .. ARGV[at + offset - 1]
         local set = kind .. name
-        lines[#lines + 1] = {name = name, set = set, key = prefix .. set, ids = {}, at = -1, read = 0}
+        lines[#lines + 1] = {name = name, set = set, key = prefix .. set, ids = {}, at = 0, read = 0, taken = 0}
       elseif head then
         sooner(head)
       end
@@ -155,6 +169,12 @@ local function walk(rank, kind)
   for _, self in ipairs(open) do
     sooner(self.due)
   end
+  for _, self in ipairs(lines) do -- what waits and what runs has no reason
+    local pending = 'pending ' .. string.sub(self.name, 1, 1) .. ' 0 ' .. string.sub(self.name, 3)
+    tally[pending] = (tally[pending] or 0) - self.taken
+    local running = 'running' .. string.sub(pending, 8)
+    tally[running] = (tally[running] or 0) + self.taken
+  end
 end
 
 local function packed(taken_rows)
@@ -172,9 +192,9 @@ local function repeated(ids)
     local length = tonumber(string.sub(ids, at, colon - 1))
     local id = string.sub(ids, colon + 1, colon + length)
     at = colon + length + 1
-    local row = load(id)
+    local row, record = load(id)
     if row and row[ST] == 'running' and row[OP] == op then
-      rows[#rows + 1] = {id, row}
+      rows[#rows + 1] = {id, record, row[NF] ~= ''}
     end
   end
 end
@@ -183,9 +203,12 @@ local function by_ids()
   local seen, free = {}, {}
   for at = NAMES, #ARGV do
     local id = ARGV[at]
-    local row = not seen[id] and load(id)
+    local row, record = nil, nil
+    if not seen[id] then
+      row, record = load(id)
+    end
     if row and row[ST] == 'running' and row[OP] == op then
-      rows[#rows + 1] = {id, row}
+      rows[#rows + 1] = {id, record, row[NF] ~= ''}
       taken = taken + 1
     elseif not seen[id] then
       local word = not row and 'missing' or claimable(row)
@@ -200,7 +223,12 @@ local function by_ids()
   end
   for _, pair in ipairs(free) do
     if taken < limit then
-      take(pair[1], pair[2])
+      local id, row = pair[1], pair[2]
+      enter(row, -1)
+      index(id, row, false)
+      leased(id, lease_to_us(row, ''), row[NF] ~= '')
+      enter(row, 1)
+      index(id, row, true)
     end
   end
 end
@@ -229,13 +257,14 @@ finish()
 
 local answer = {'ok', ms(now), next_due and ms(next_due) or '', suspects and 1 or 0, false, words}
 if #rows > 0 then
-  local keys = {}
-  for n, pair in ipairs(rows) do
-    keys[n] = prefix .. 'p:' .. pair[1]
+  local ids = {}
+  for n, row in ipairs(rows) do
+    ids[n] = row[1]
   end
-  local bodies = redis.call('MGET', unpack(keys))
-  for n, pair in ipairs(rows) do
-    answer[#answer + 1] = whole(pair[1], pair[2], 1, bodies[n])
+  local found = redis.call('MGET', unpack(keys_of('p:', ids)))
+  for n, row in ipairs(rows) do
+    local redact = string.match(row[2], '^.*\31(.*)$') -- the last field of a record that we could claim
+    answer[#answer + 1] = whole(row[1], row[2], redact, row[3], 1, found[n])
   end
 end
 answer[5] = texts()

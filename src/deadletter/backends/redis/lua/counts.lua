@@ -18,7 +18,8 @@ local function oldest_pending() -- the first that waits among those that live: w
   while at < LOOK do
     local found = redis.call('ZRANGE', prefix .. 'live', at, at + 99, 'WITHSCORES')
     for n = 1, #found, 2 do
-      if redis.call('HGET', prefix .. 't:' .. found[n], 'st') == 'pending' then
+      local record = redis.call('GET', prefix .. 't:' .. found[n]) or ''
+      if string.match(record, '^[^\31]*\31([^\31]*)') == 'pending' then
         return found[n + 1]
       end
     end

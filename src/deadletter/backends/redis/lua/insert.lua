@@ -34,7 +34,7 @@ local function make_room(found)
     gone[#gone + 1] = found
     ids[found.id] = false
     local key = found.row[KE]
-    if key and key ~= '' then
+    if key ~= '' then
       keys[key] = false
     end
     return false
@@ -42,35 +42,42 @@ local function make_room(found)
   return found
 end
 
--- A new row's fields, in the order of FIELDS.
+-- A new row's fields.
 local function built(at, kind)
   local state, due, ended = ARGV[kind + 3], ARGV[at + 6], ARGV[at + 9]
-  local dead = state == 'dead'
   local row = {}
-  for n = 1, #FIELDS do
+  for n = 1, FIELDS do
     row[n] = ''
   end
-  row[TY], row[PR], row[ST], row[TK] = ARGV[kind + 1], ARGV[kind + 2], state, ARGV[kind + 6]
-  row[AT], row[RE], row[SD] = ARGV[kind + 11], ARGV[kind + 12], state == 'running' and '1' or ''
+  row[FM], row[ST], row[TK], row[OW] = ms(FORMAT), state, ARGV[kind + 6], ARGV[kind + 8]
+  row[SD], row[KP], row[AT], row[RE] = state == 'running' and '1' or '', ARGV[kind + 5], ARGV[kind + 11], ARGV[kind + 12]
   row[CR], row[SI] = ARGV[at + 8] ~= '' and ARGV[at + 8] or ms(now), ms(now)
   row[DU] = due ~= '' and due or ms(now + num(ARGV[at + 5]))
-  row[KE], row[DI], row[RD], row[FM] = ARGV[at + 2], ARGV[at + 3], ARGV[kind + 9], ms(FORMAT)
-  row[20], row[23], row[28] = ARGV[kind + 5], ARGV[kind + 8], ARGV[kind + 10]
-  row[RS] = ARGV[kind + 14]
+  row[RL], row[PR], row[TY] = ARGV[kind + 10], ARGV[kind + 2], ARGV[kind + 1]
+  row[KE], row[DI], row[RD] = ARGV[at + 2], ARGV[at + 3], ARGV[kind + 9]
+  row[FP], row[ET], row[WO] = ARGV[kind + 13], ARGV[kind + 16], ARGV[kind + 17]
   if ARGV[kind + 4] ~= '' then
     row[EX] = ms(now + num(ARGV[kind + 4]))
   end
   if ARGV[kind + 7] ~= '' then
     row[LE] = ms(now + num(ARGV[kind + 7]))
   end
-  if dead then
+  if state == 'dead' then
+    row[RS] = ARGV[kind + 14]
     row[EN] = ended ~= '' and ended or ms(now)
     if ARGV[kind + 5] ~= '' then
       row[KU] = ms(num(row[EN]) + num(ARGV[kind + 5]))
     end
   end
-  row[FP], row[ET], row[27] = ARGV[kind + 13], ARGV[kind + 16], ARGV[kind + 17]
   return row
+end
+
+local asked = {}
+for n = 1, news do
+  asked[n] = ARGV[news_at + (n - 1) * NEW + 1]
+end
+for n, record in ipairs(redis.call('MGET', unpack(keys_of('t:', asked)))) do
+  ids[asked[n]] = record and {id = asked[n], row = parse(record)} or false
 end
 
 local answer = {'ok', ms(now)}
@@ -89,7 +96,7 @@ for n = 1, news do
     if row[ST] == 'succeeded' then
       body = redis.call('GET', prefix .. 'p:' .. found.id)
     end
-    answer[#answer + 1] = {word, found.id, row[ST], row[GE] or '', row[TK] or '', row[LE] or '', body}
+    answer[#answer + 1] = {word, found.id, row[ST], row[GE], row[TK], row[LE], body}
     if not same then
       return answer -- nothing has been written
     end
@@ -137,17 +144,13 @@ for n = 1, failures do
   local new = numbered[tonumber(ARGV[at + 1])]
   if new and not new.gone then
     local when = ARGV[at + 2] ~= '' and ARGV[at + 2] or ms(now)
+    new.row[NF] = '1'
     add_failure(new.id, when .. ARGV[at + 3], ARGV[at + 4], trace_of[ARGV[at + 4]])
   end
 end
+local bound_keys = {}
 for _, new in ipairs(stored) do
-  local row, fields = new.row, {}
-  for field = 1, #FIELDS do
-    if row[field] ~= '' then
-      fields[#fields + 1] = FIELDS[field]
-      fields[#fields + 1] = row[field]
-    end
-  end
+  local row = new.row
   for counter in string.gmatch(ARGV[new.kind + 15], '[^\n]+') do
     count(counter, 1)
   end
@@ -156,13 +159,17 @@ for _, new in ipairs(stored) do
   end
   if not new.gone then
     enter(row, 1)
-    redis.call('HSET', prefix .. 't:' .. new.id, unpack(fields))
-    redis.call('SET', prefix .. 'p:' .. new.id, ARGV[new.at + 4])
-    if row[KE] ~= '' then
-      redis.call('SET', prefix .. 'k:' .. row[KE], new.id)
-    end
     index(new.id, row, true)
+    save(new.id, row)
+    set_body(new.id, ARGV[new.at + 4])
+    if row[KE] ~= '' then
+      bound_keys[#bound_keys + 1] = prefix .. 'k:' .. row[KE]
+      bound_keys[#bound_keys + 1] = new.id
+    end
   end
+end
+if #bound_keys > 0 then
+  redis.call('MSET', unpack(bound_keys))
 end
 finish()
 return answer

@@ -1,6 +1,7 @@
 -- What a step changes beside its rows: indexes, tally, counters, events. Gathered, and written once by finish().
 local moves, tally, stats, touched = {}, {}, {}, {}
 local told, work = false, false
+local records, bodies, deleted = {}, {}, {} -- to set: keys and values in turn; to delete
 
 local function place(set, id, score) -- score false: away from there. The last word on an id holds.
   local members = moves[set]
@@ -22,7 +23,7 @@ local function count(field, n)
 end
 
 local function enter(row, n)
-  local reason = row[RS] or ''
+  local reason = row[RS]
   local field = row[ST] .. ' ' .. row[PR] .. ' ' .. #reason .. ' ' .. reason .. row[TY]
   tally[field] = (tally[field] or 0) + n
 end
@@ -36,7 +37,7 @@ local function index(id, row, to)
     if num(row[LL]) > 0 then
       place('lost:' .. name, id, to and row[DU])
     end
-    if row[EX] and row[EX] ~= '' then
+    if row[EX] ~= '' then
       place('expires', id, to and row[EX])
     end
     place('live', id, to and row[CR])
@@ -49,16 +50,16 @@ local function index(id, row, to)
     place('dead', id, to and row[EN])
     place('dead:' .. row[PR], id, to and row[EN])
     place('dx:type:' .. row[TY], id, to and row[EN])
-    if row[RS] and row[RS] ~= '' then
+    if row[RS] ~= '' then
       place('dx:reason:' .. row[RS], id, to and row[EN])
     end
-    if row[FP] and row[FP] ~= '' then
+    if row[FP] ~= '' then
       place('dx:fp:' .. row[FP], id, to and row[EN])
     end
   elseif state == 'succeeded' then
     place('done', id, to and row[CR])
   end
-  if row[KU] and row[KU] ~= '' then
+  if row[KU] ~= '' then
     place('keep', id, to and row[KU])
   end
 end
@@ -86,10 +87,6 @@ local function wipe(id)
   redis.call('DEL', key)
 end
 
-local function failed(row) -- a replay may have left a note
-  return (row[ET] and row[ET] ~= '') or num(row[RE]) > 0
-end
-
 -- Delete a row past its keep; the letters among them are counted, and told by type.
 local aged = {}
 local function forget(id, row)
@@ -97,11 +94,11 @@ local function forget(id, row)
   if row[ST] ~= 'gone' then
     enter(row, -1)
   end
-  if failed(row) then
+  if row[NF] ~= '' then
     wipe(id)
   end
   redis.call('DEL', prefix .. 't:' .. id, prefix .. 'p:' .. id)
-  if row[KE] and row[KE] ~= '' then
+  if row[KE] ~= '' then
     redis.call('DEL', prefix .. 'k:' .. row[KE])
   end
   if row[ST] == 'dead' then
@@ -119,13 +116,41 @@ local EVENTS = 10000 -- kept, about
 local function tell(kind, id, type_, n, row, why)
   local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
   redis.pcall('XADD', prefix .. 'events', 'MAXLEN', '~', EVENTS, seq .. '-0', 'kind', kind, 'at', ms(now), 'id', id,
-    'type', type_, 'n', n, 'reason', row and row[RS] or '', 'fingerprint', row and row[FP] or '', 'why', why or '')
+    'type', type_, 'n', n, 'reason', row and row[RS] or '', 'fingerprint',
+    row and row[FP] or '', 'why', why or '')
   told = true
 end
 
 local function orphan(id) -- an index entry whose record somebody deleted
   count(cjson.encode({'orphans', '', ''}), 1)
   tell('lost', id, '', 1, nil, 'its record is missing')
+end
+
+local function save(id, row)
+  records[#records + 1] = prefix .. 't:' .. id
+  records[#records + 1] = table.concat(row, '\31')
+end
+
+local function set_body(id, body) -- false: away
+  bodies[id] = body
+end
+
+local function finish_records()
+  for id, body in pairs(bodies) do
+    local key = prefix .. 'p:' .. id
+    if body then
+      records[#records + 1] = key
+      records[#records + 1] = body
+    else
+      deleted[#deleted + 1] = key
+    end
+  end
+  if #records > 0 then
+    redis.call('MSET', unpack(records))
+  end
+  if #deleted > 0 then
+    redis.call('UNLINK', unpack(deleted))
+  end
 end
 
 local function finish_lines()
@@ -151,6 +176,7 @@ local function finish_counts(key, sums)
 end
 
 local function finish()
+  finish_records()
   for set, members in pairs(moves) do
     local adds, rems = {}, {}
     for id, score in pairs(members) do

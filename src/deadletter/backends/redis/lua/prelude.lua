@@ -1,4 +1,4 @@
--- What every script begins with: the slot probe, the clock, and how a row reads.
+-- What every script begins with: the slot probe, the clock, and how a record reads.
 -- ARGV[1]  now in ms where a test sets the clock, else empty: the server's own
 -- Answers are tables whose first element is a word: ok, or moving (the slot is on its way to another node).
 local prefix = string.sub(KEYS[1], 1, -5)
@@ -12,14 +12,11 @@ if not now then
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 local FORMAT = 1
--- Fields of t:<id>, in the order of Row; one that is missing or empty is None, 0 or false.
-local FIELDS = {
-  'ty', 'pr', 'st', 'tk', 'op', 'ge', 'at', 'll', 'pp', 're', 'sd', 'al', 'cr', 'si', 'du', 'en', 'ex', 'le', 'ku',
-  'kp', 'ke', 'di', 'ow', 'rs', 'fp', 'et', 'wo', 'rl', 'rd', 'fm',
-}
-local TY, PR, ST, TK, OP, GE, AT, LL, PP, RE, SD, AL, CR, SI, DU, EN, EX, LE, KU =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
-local KE, DI, RS, FP, ET, RD, FM = 21, 22, 24, 25, 26, 29, 30
+-- A record, t:<id>, is its fields in this order with \31 between them; an empty one is None, 0 or false. What a claim
+-- changes comes first. NF: it has failures. A newer format may append fields.
+local FM, ST, TK, OP, LE, OW, SD, AL, KP, GE, AT, LL, EX, NF, PP, RE, SI, DU, EN, KU, RS, FP, ET, WO, RL, PR, TY, CR, KE,
+  DI, RD = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+local FIELDS = 31
 
 local function ms(number) -- whole: tostring would write a far date as 2.5e+14
   return string.format('%.0f', number)

@@ -1,19 +1,34 @@
--- Whole rows for an answer: fields, body, failures; and beside them the texts that they share.
+-- Records to read, and whole rows for an answer: {id, record, body, failures}, and beside them the texts that they share.
+local PATTERN = '^' .. string.rep('([^\31]*)\31', FIELDS - 1) .. '([^\31]*)'
+local HEAD = '^' .. string.rep('([^\31]*)\31', NF) .. '()' -- what a claim looks at, and where the rest begins
 local redacts, traces, trace_names = {}, {}, {}
 
-local function load(id)
-  local row = redis.call('HMGET', prefix .. 't:' .. id, unpack(FIELDS))
-  return row[ST] and row or nil
+local function parse(record)
+  return {string.match(record, PATTERN)}
 end
 
--- The row as it is answered: its id, FIELDS, body, failures.
-local function whole(id, row, history, body)
-  local rd = row[RD]
-  if rd and rd ~= '' and redacts[rd] == nil then
+local function load(id)
+  local record = redis.call('GET', prefix .. 't:' .. id)
+  if record then
+    return parse(record), record
+  end
+  return nil
+end
+
+local function keys_of(kind, ids, from, to)
+  local keys = {}
+  for at = from or 1, to or #ids do
+    keys[#keys + 1] = prefix .. kind .. ids[at]
+  end
+  return keys
+end
+
+local function whole(id, record, rd, has_failures, history, body)
+  if rd ~= '' and redacts[rd] == nil then
     redacts[rd] = redis.call('HGET', prefix .. 'redacts', rd) or ''
   end
   local failures = {}
-  if history > 0 and ((row[ET] and row[ET] ~= '') or num(row[RE]) > 0) then
+  if history > 0 and has_failures then
     failures = redis.call('LRANGE', prefix .. 'f:' .. id, -history, -1)
     for _, failure in ipairs(failures) do
       local name = string.sub(failure, 1, 32)
@@ -23,10 +38,7 @@ local function whole(id, row, history, body)
       end
     end
   end
-  row[#FIELDS + 1] = body or false
-  row[#FIELDS + 2] = failures
-  row[#FIELDS + 3] = id
-  return row
+  return {id, record, body or false, failures}
 end
 
 -- What rows refer to, as names and texts in turn.

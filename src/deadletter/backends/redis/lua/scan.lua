@@ -41,7 +41,7 @@ local function wanted(row)
     return false
   end
   for at = WISHES, #ARGV, 2 do
-    if (row[tonumber(ARGV[at])] or '') ~= ARGV[at + 1] then
+    if row[tonumber(ARGV[at])] ~= ARGV[at + 1] then
       return false
     end
   end
@@ -51,16 +51,16 @@ end
 local answer = {'ok', ms(now), false, '', ''}
 local last_time, last_id
 
-local function keep(id, row)
-  answer[#answer + 1] = whole(id, row, history, body and redis.call('GET', prefix .. 'p:' .. id))
+local function keep(id, row, record)
+  answer[#answer + 1] = whole(id, record, row[RD], row[NF] ~= '', history, body and redis.call('GET', prefix .. 'p:' .. id))
 end
 
 local function short_list() -- the few that run, from the leases
   local found = {}
   for _, id in ipairs(redis.call('ZRANGE', prefix .. 'lease', 0, SHORT - 1)) do
-    local row = load(id)
+    local row, record = load(id)
     if row and wanted(row) then
-      found[#found + 1] = {id = id, row = row, time = tonumber(row[CR])}
+      found[#found + 1] = {id = id, row = row, record = record, time = tonumber(row[CR])}
     end
   end
   table.sort(found, function(a, b)
@@ -83,7 +83,7 @@ local function short_list() -- the few that run, from the leases
         answer[4], answer[5] = last_time, last_id
         return
       end
-      keep(this.id, this.row)
+      keep(this.id, this.row, this.record)
       last_time, last_id = ms(this.time), this.id
     end
   end
@@ -119,11 +119,11 @@ local function long_list()
         answer[4], answer[5] = last_time, last_id
         return
       end
-      local row = load(id)
+      local row, record = load(id)
       met = met + 1
       last_time, last_id = ids[at + 1], id
       if row and wanted(row) then
-        keep(id, row)
+        keep(id, row, record)
       end
     end
     if newest then

@@ -25,9 +25,9 @@ end
 local rows = {}
 local function late(set, state, field)
   for _, id in ipairs(upto_now(set, limit - #rows)) do
-    local row = load(id)
+    local row, record = load(id)
     if row and row[ST] == state and num(row[field]) <= now then
-      rows[#rows + 1] = whole(id, row, 1, redis.call('GET', prefix .. 'p:' .. id))
+      rows[#rows + 1] = whole(id, record, row[RD], row[NF] ~= '', 1, redis.call('GET', prefix .. 'p:' .. id))
     else -- an entry whose record somebody deleted
       place(set, id, false)
       if not row then

@@ -1,0 +1,115 @@
+"""The Lua files, as text."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import attrs
+import pytest
+
+from deadletter.backends.redis import keys, records
+from deadletter.backends.redis.scripts import NAMES, load_script
+from deadletter.model.row import Change, NewRow, Row
+
+LUA = files("deadletter.backends.redis").joinpath("lua")
+every_script = pytest.mark.parametrize("name", NAMES)
+
+
+def test_every_file_is_a_script_or_included_by_one() -> None:
+    included = {part for name in NAMES for part in re.findall(r"-- include: (.+)", lua(name))[0].split()}
+    assert {file.name for file in LUA.iterdir()} == {f"{name}.lua" for name in {*NAMES, *included}}
+
+
+def lua(name: str) -> str:
+    return LUA.joinpath(f"{name}.lua").read_text()
+
+
+@every_script
+def test_a_script_says_what_it_takes_and_answers(name: str) -> None:
+    head = lua(name).splitlines()[:6]
+    assert head[0].startswith("#!lua")
+    assert any(line.startswith("-- include: prelude") for line in head)
+    assert any(line.startswith("-- ARGV ") for line in head)
+    assert "-- answer " in lua(name)
+
+
+@every_script
+def test_the_slot_probe_comes_before_anything_else(name: str) -> None:
+    """A script that a moving slot tears in half must not have written yet."""
+    text = load_script(name).text
+    assert text.index("redis.pcall('EXISTS', prefix .. 'never')") < text.index("redis.call(")
+
+
+@every_script
+def test_a_stand_in_gets_no_shebang(name: str) -> None:
+    script = load_script(name)
+    assert script.text.startswith("#!lua")
+    assert not script.plain.text.startswith("#!")
+    assert script.plain.sha != script.sha
+
+
+@every_script
+def test_no_command_that_grows_with_the_store(name: str) -> None:
+    assert not re.search(r"'(KEYS|SMEMBERS|SCAN|HGETALL|SORT|FLUSH\w*)'", lua(name).replace(ONE_BOUNDED_HGETALL, ""))
+
+
+ONE_BOUNDED_HGETALL = "return redis.call('HGETALL', prefix .. key)"  # after HLEN
+
+
+@every_script
+def test_a_script_only_reads_where_it_says_so(name: str) -> None:
+    """Readers may run on a full server; of the writers only insert may be refused for want of memory."""
+    flags = lua(name).splitlines()[0]
+    if name in ("load", "scan", "counts"):
+        assert "no-writes" in flags
+        assert not re.search(r"'(SET|MSET|HSET|ZADD|ZREM|DEL|UNLINK|HINCRBY|XADD|PUBLISH)'", load_script(name).text)
+    else:
+        assert ("allow-oom" in flags) == (name != "insert")
+
+
+def test_a_record_holds_all_of_a_row() -> None:
+    stored = set(keys.FIELDS) - {"has_failures"}
+    assert stored == {field.name for field in attrs.fields(Row)} - {"id", "body", "history"}
+    named = re.findall(r"[A-Z]{2}", re.findall(r"local (FM, [^=]+) =", lua("prelude"))[0])
+    assert len(named) == len(keys.FIELDS) == int(re.findall(r"local FIELDS = (\d+)", lua("prelude"))[0])
+
+
+def test_a_change_crosses_whole() -> None:
+    """Each field is part of a kind or the change's own, and Lua counts them as we do."""
+    assert {*records.KIND, *records.OWN} == {field.name for field in attrs.fields(Change)}
+    kind, change = re.findall(r"local KIND, CHANGE = (\d+), (\d+)", lua("apply"))[0]
+    args = records.change_args([Change(id="a", op="o", was="pending", to="gone")])
+    assert len(args) == 3 + int(kind) + int(change)
+
+
+def test_a_new_row_crosses_whole() -> None:
+    kind, new, failure = map(int, re.findall(r"local KIND, NEW, FAILURE = (\d+), (\d+), (\d+)", lua("insert"))[0])
+    assert len(records.insert_args([NewRow(id="a", type="t")])) == 4 + kind + new
+    assert failure == 4
+    known = {field.name for field in attrs.fields(NewRow)}
+    assert known == {
+        *("id", "type", "priority", "key", "digest", "body", "state", "due_ms", "due_at_ms", "expires_ms", "keep_ms"),
+        *("token", "lease_ms", "owner", "redact", "release", "reason", "attempts", "replays", "history"),
+        *("created_at_ms", "ended_at_ms", "count"),
+    }, "a new field: send it in records.insert_args and store it in insert.lua"
+
+
+def test_rows_alike_are_sent_once() -> None:
+    alike = records.insert_args([NewRow(id=f"{n}", type="t", redact="card") for n in range(100)])
+    assert alike[0] == 1
+
+
+@pytest.mark.parametrize("text", ["", "plain", "a\x1fb", "\x1e", "\x1eb\x1f\x1ee", "\x1f\x1e\x1f"])
+def test_what_is_escaped_comes_back(text: str) -> None:
+    assert keys.unescaped(keys.escaped(text)) == text
+    assert "\x1f" not in keys.escaped(text)
+
+
+@pytest.mark.parametrize("queue", ["default", "a:b", "a}b{", "ünï", "\x1fworkers\x1fdefault"])
+def test_a_queue_has_one_slot(queue: str) -> None:
+    from redis.crc import key_slot
+
+    prefix = keys.prefix(queue)
+    assert re.fullmatch(r"dl:\{[A-Za-z0-9._~%-]+:0\}:", prefix)
+    assert key_slot(f"{prefix}t:}}{{".encode()) == key_slot(f"{prefix}meta".encode())
