@@ -21,6 +21,7 @@ from deadletter.runtime.threads import InlineThreads
 from .ledger import Ledger
 from .loop import LANE, Lane, SeededLoop, any_order, lane_order
 from .network import PATIENCE, Link, Network, Rates
+from .redis_store import InlineRedis
 from .watch import Watch
 
 QUEUE = "default"
@@ -29,6 +30,7 @@ DELAYS = (0.5, 1.0, 2.0)
 STORES: dict[str, Callable[[Clock], Backend]] = {
     "memory": lambda clock: MemoryBackend(clock=clock),
     "sqlite": lambda clock: SQLiteBackend(":memory:", clock=clock, inline=True),
+    "redis": InlineRedis,
 }
 
 
