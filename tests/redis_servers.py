@@ -6,6 +6,7 @@ import atexit
 import functools
 import itertools
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -65,6 +66,17 @@ class Server:
         with self.client(db=database) as client:
             client.flushdb()
         return self.url(database)
+
+
+def free_ports(n: int) -> list[int]:
+    """Ports that nobody uses now."""
+    probes = [socket.socket() for _ in range(n)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    found = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return found
 
 
 def valkey_program() -> str:

@@ -17,11 +17,11 @@ _BUILT_IN = {
     "redis": "deadletter.backends.redis:RedisBackend",
     "rediss": "deadletter.backends.redis:RedisBackend",
     "unix": "deadletter.backends.redis:RedisBackend",
+    "redis+sentinel": "deadletter.backends.redis:RedisBackend",
 }
-_EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis"}
+_EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis", "redis+sentinel": "redis"}
 _PLANNED = {
     "redis+cluster": "redis",
-    "redis+sentinel": "redis",
     "postgresql": "postgres",
     "postgres": "postgres",
 }

@@ -26,6 +26,7 @@ from ...runtime.loops import Bell
 from ...runtime.threads import start_thread
 from .endpoint import CONNECTIONS, Endpoint
 from .scripts import Script
+from .sentinel import close_sentinels
 
 _PAUSES = (0.0, 0.05, 0.2, 0.5)  # seconds before each repeat: every step is safe to repeat
 _PATIENCE = 6.0  # seconds after which nothing is repeated any more
@@ -91,6 +92,7 @@ class LoopWire(Wire):
             yield
         finally:
             await self._client.aclose(close_connection_pool=True)
+            await close_sentinels(self._client)
 
     async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """See Wire.run."""

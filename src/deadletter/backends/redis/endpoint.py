@@ -137,6 +137,10 @@ def of_client(client: redis.Redis | redis.asyncio.Redis) -> Endpoint:
         for name, value in pool.connection_kwargs.items()
         if not name.startswith(_NOT_TAKEN) and value is not None
     }
+    if hasattr(pool, "sentinel_manager"):
+        from .sentinel import of_sentinel_pool
+
+        return of_sentinel_pool(pool, options)
     this: type = pool.connection_class
     is_async = isinstance(client, redis.asyncio.Redis)
     twin = _TWINS.get(this)
@@ -161,19 +165,27 @@ def of_url(url: str) -> tuple[Endpoint, dict[str, str]]:
     ours = {name: value for name, value in query if name in _OPTIONS}
     rest = urlencode([pair for pair in query if pair[0] not in _OPTIONS])
     theirs = f"{place}?{rest}" if rest else place
-    try:
-        options: dict[str, Any] = dict(_parse_url(theirs))
-    except ValueError as error:
-        raise InvalidSetting("url", f"{without_password(url)}: {error}") from error
+    if place.startswith("redis+sentinel:"):
+        from .sentinel import of_sentinel_url
+
+        return of_sentinel_url(place, _read(f"redis://?{rest}")), ours
+    options = _read(theirs)
     if place.startswith("unix:") and not options.get("path"):
         raise InvalidSetting(
             "url", f"{without_password(url)} names no socket; write it like unix:///run/redis.sock?db=0"
         )
     sync_class = options.pop("connection_class", synchronous.Connection)
-    for name in [name for name in options if name.startswith(_NOT_TAKEN)]:
-        del options[name]
     shown = without_password(theirs)
     return Endpoint(url=shown, sync_class=sync_class, async_class=_TWINS[sync_class], options=options), ours
+
+
+def _read(url: str) -> dict[str, Any]:
+    """What redis-py reads in a URL."""
+    try:
+        options: dict[str, Any] = dict(_parse_url(url))
+    except ValueError as error:
+        raise InvalidSetting("url", f"{without_password(url)}: {error}") from error
+    return {name: value for name, value in options.items() if not name.startswith(_NOT_TAKEN)}
 
 
 def _shown(options: dict[str, Any], *, secure: bool) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import multiprocessing
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from deadletter.model.record import Reason
 from deadletter.model.row import Claim, FailureRow, NewRow
 from deadletter.rules import changes
 
-from ....redis_servers import Server, debian, debian_program, valkey, valkey_program
+from ....redis_servers import Server, debian, debian_program, free_ports, valkey, valkey_program
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +138,7 @@ async def test_too_few_replicas_are_an_error_that_names_the_task(
 
 
 async def test_a_replica_in_time_is_enough() -> None:
-    port = free_port()
+    [port] = free_ports(1)
     tcp = Server(valkey_program(), "--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
     try:
         second = Server(valkey_program(), "--replicaof", "127.0.0.1", str(port))
@@ -160,12 +159,6 @@ async def test_a_replica_in_time_is_enough() -> None:
             second.end()
     finally:
         tcp.end()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_given_client_stays_open() -> None:
