@@ -20,6 +20,8 @@ from .. import without_password
 from .endpoint import Endpoint
 
 PORT = 26379
+_SyncSentinel: Any = synchronous.Sentinel  # redis-py annotates only parts of itself
+_AsyncSentinel: Any = asynchronous.Sentinel
 _ASK_S = 1.0  # for one Sentinel to answer
 
 
@@ -37,13 +39,13 @@ class SentinelEndpoint(Endpoint):
 
     def sync_client(self) -> redis.Redis:
         """A client of our own, for threads."""
-        asked: Any = synchronous.Sentinel(self.sentinels, sentinel_kwargs={"socket_timeout": _ASK_S})
+        asked = _SyncSentinel(self.sentinels, sentinel_kwargs={"socket_timeout": _ASK_S})
         client: redis.Redis = asked.master_for(self.service, retry=Retry(NoBackoff(), 0), **self.options)
         return client
 
     def async_client(self) -> redis.asyncio.Redis:
         """A client of our own, for one asyncio loop."""
-        asked: Any = asynchronous.Sentinel(self.sentinels, sentinel_kwargs={"socket_timeout": _ASK_S})
+        asked = _AsyncSentinel(self.sentinels, sentinel_kwargs={"socket_timeout": _ASK_S})
         client: redis.asyncio.Redis = asked.master_for(self.service, retry=AsyncRetry(NoBackoff(), 0), **self.options)
         return client
 
