@@ -17,7 +17,7 @@ import orjson
 from ...model.errors import Undecodable
 from ...model.record import State
 from ...model.row import BATCH, DEAD, Change, Claim, FailureRow, NewRow, Row, Scan
-from ...rules.machine import HISTORY
+from ...rules.machine import HISTORY, brought
 from .keys import BETWEEN, ESCAPE, NUMBER, escaped, unescaped
 
 Args: TypeAlias = "list[str | bytes | int]"
@@ -168,6 +168,8 @@ _new_kind = attrgetter(
     "replays",
     "reason",
     "release",
+    "lease_losses",
+    "postpones",
 )
 
 
@@ -179,7 +181,7 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
     failures: Args = []
     for n, new in enumerate(rows, 1):
         history = new.history[-HISTORY:]
-        last = history[-1] if history else None
+        last = next(iter(brought(history, 1)), None)
         kind = (
             _new_kind(new),
             tuple(new.count),
@@ -212,7 +214,7 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
 
 
 def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ...] | None) -> Args:
-    type_, rank, state, expires, keep, token, lease, owner, redact, attempts, replays, reason, release = fields
+    type_, rank, state, expires, keep, token, lease, owner, redact, attempts, replays, reason, release, *losses = fields
     fingerprint, error_type, worker, last_release = last if last is not None else _NOTHING
     return [
         escaped(type_),
@@ -233,6 +235,7 @@ def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ..
         escaped(error_type or ""),
         escaped(worker or ""),
         redact,
+        *(n or "" for n in losses),
     ]
 
 

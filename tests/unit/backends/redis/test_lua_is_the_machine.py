@@ -84,6 +84,8 @@ class Pair:
             release=one(None, "2"),
             reason=Reason.CAPTURED if state == DEAD else None,
             attempts=1 if state == DEAD else 0,
+            lease_losses=one(0, 2) if state == DEAD else 0,
+            postpones=one(0, 1) if state == DEAD else 0,
             history=[self.failure(at_ms=one(0, 5)) for _ in range(one(1, 3))] if state == DEAD else (),
             count=[("enqueued", "a", ""), ("said", 'a "b"\n/', "")],
         )
@@ -91,12 +93,13 @@ class Pair:
     async def claim(self) -> None:
         one = self.one
         alone = one(False, False, False, True)
+        ids = one(None, None, IDS[:4])
         self.ops += 1
         claim = Claim(
             op=f"claim{self.ops}",
-            limit=1 if alone else one(1, 3, BATCH),
+            limit=len(ids) if ids else 1 if alone else one(1, 3, BATCH),
             types=one(["a"], ["a", "b"], ["b", "nobody"]),
-            ids=one(None, None, IDS[:4]),
+            ids=ids,
             order=one((0, 1, 2), (2, 1, 0), (1,)),
             lease_ms=one(100, 1000),
             owner="w",

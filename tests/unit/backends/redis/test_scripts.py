@@ -91,7 +91,7 @@ def test_a_new_row_crosses_whole() -> None:
     assert known == {
         *("id", "type", "priority", "key", "digest", "body", "state", "due_ms", "due_at_ms", "expires_ms", "keep_ms"),
         *("token", "lease_ms", "owner", "redact", "release", "reason", "attempts", "replays", "history"),
-        *("created_at_ms", "ended_at_ms", "count"),
+        *("created_at_ms", "ended_at_ms", "count", "lease_losses", "postpones"),
     }, "a new field: send it in records.insert_args and store it in insert.lua"
 
 

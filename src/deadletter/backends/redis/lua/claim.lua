@@ -19,8 +19,8 @@ local function sooner(due)
   end
 end
 
-local function lease_to_us(head, rest)
-  head[ST], head[TK], head[OP] = 'running', op .. '-' .. taken, op
+local function lease_to_us(id, head, rest)
+  head[ST], head[TK], head[OP] = 'running', op .. '-' .. id, op
   head[LE], head[OW], head[KP] = ms(now + lease), owner, keep
   head[SD], head[AL] = taken < start and '1' or '', alone and '1' or ''
   taken = taken + 1
@@ -117,7 +117,7 @@ local function meet(self)
   if head[EX] ~= '' then
     place('expires', id, false)
   end
-  leased(id, lease_to_us(head, rest), head[NF] ~= '')
+  leased(id, lease_to_us(id, head, rest), head[NF] ~= '')
   place('lease', id, head[LE])
   self.taken = self.taken + 1
 end
@@ -226,7 +226,7 @@ local function by_ids()
       local id, row = pair[1], pair[2]
       enter(row, -1)
       index(id, row, false)
-      leased(id, lease_to_us(row, ''), row[NF] ~= '')
+      leased(id, lease_to_us(id, row, ''), row[NF] ~= '')
       enter(row, 1)
       index(id, row, true)
     end

@@ -1,10 +1,10 @@
 #!lua
 -- Store new rows, all or nothing; a full memory refuses it loudly.
 -- include: prelude rows journal
--- ARGV     now, kinds, rows, failures, traces (how many of each), then each kind (18 values), each row (9), each
+-- ARGV     now, kinds, rows, failures, traces (how many of each), then each kind (20 values), each row (9), each
 --          failure (4: row, at or empty, the rest, trace), each trace (2: name, text)
 -- answer   ok, now, then for each row up to the first conflict: stored | {word, id, state, generation, token, lease, body}
-local KIND, NEW, FAILURE = 18, 9, 4
+local KIND, NEW, FAILURE = 20, 9, 4
 local kinds, news, failures, texts_n = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local kinds_at = 5
 local news_at = kinds_at + kinds * KIND
@@ -51,6 +51,7 @@ local function built(at, kind)
   end
   row[FM], row[ST], row[TK], row[OW] = ms(FORMAT), state, ARGV[kind + 6], ARGV[kind + 8]
   row[SD], row[KP], row[AT], row[RE] = state == 'running' and '1' or '', ARGV[kind + 5], ARGV[kind + 11], ARGV[kind + 12]
+  row[LL], row[PP] = ARGV[kind + 19], ARGV[kind + 20]
   row[CR], row[SI] = ARGV[at + 8] ~= '' and ARGV[at + 8] or ms(now), ms(now)
   row[DU] = due ~= '' and due or ms(now + num(ARGV[at + 5]))
   row[RL], row[PR], row[TY] = ARGV[kind + 10], ARGV[kind + 2], ARGV[kind + 1]

@@ -1,6 +1,7 @@
 -- Records to read, and whole rows for an answer: {id, record, body, failures}, and beside them the texts that they share.
 local PATTERN = '^' .. string.rep('([^\31]*)\31', FIELDS - 1) .. '([^\31]*)'
 local HEAD = '^' .. string.rep('([^\31]*)\31', NF) .. '()' -- what a claim looks at, and where the rest begins
+local NOTE = '^[^|]*|%[[^,]*,[^,]*,"deadletter%.Edited",'
 local redacts, traces, trace_names = {}, {}, {}
 
 local function parse(record)
@@ -23,13 +24,29 @@ local function keys_of(kind, ids, from, to)
   return keys
 end
 
+-- As machine.brought: for 1 the last failure, which the note of an edit is not.
+local function brought(id, history)
+  local key = prefix .. 'f:' .. id
+  local entries = redis.call('LRANGE', key, -history, -1)
+  if history > 1 or #entries == 0 or not string.match(entries[1], NOTE) then
+    return entries
+  end
+  entries = redis.call('LRANGE', key, 0, -1)
+  for at = #entries, 1, -1 do
+    if not string.match(entries[at], NOTE) then
+      return {entries[at]}
+    end
+  end
+  return {}
+end
+
 local function whole(id, record, rd, has_failures, history, body)
   if rd ~= '' and redacts[rd] == nil then
     redacts[rd] = redis.call('HGET', prefix .. 'redacts', rd) or ''
   end
   local failures = {}
   if history > 0 and has_failures then
-    failures = redis.call('LRANGE', prefix .. 'f:' .. id, -history, -1)
+    failures = brought(id, history)
     for _, failure in ipairs(failures) do
       local name = string.sub(failure, 1, 32)
       if traces[name] == nil then
