@@ -30,7 +30,7 @@ LONGER_FUNCTIONS = {  # path:function: why it may be longer
 
 CORE = {"anyio", "attrs", "cattrs", "orjson", "tenacity", "uuid_utils"}
 EXTRAS = {  # room: what it may import beside the core, each brought by an extra of pyproject.toml
-    "backends": {"redis", "psycopg", "psycopg_pool"},
+    "backends": {"hiredis", "redis", "psycopg", "psycopg_pool"},
     "http": {"jinja2", "sse_starlette", "starlette", "uvicorn"},
     "cli": {"cyclopts", "rich", "uvicorn"},
     "alerts": {"aiosmtplib", "apprise", "httpcore2", "httpx2", "standardwebhooks"},
