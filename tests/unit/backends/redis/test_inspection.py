@@ -104,8 +104,10 @@ async def test_a_server_that_would_lose_tasks_is_refused(
 async def test_a_real_server_that_evicts_is_refused_at_open() -> None:
     server = Server(debian_program(), "--maxmemory-policy", "allkeys-lru")
     try:
+        refused = RedisBackend(server.url())
         with pytest.raises(InvalidSetting, match="allkeys-lru"):
-            await RedisBackend(server.url()).open()
+            await refused.open()
+        await refused.aclose()
         backend = RedisBackend(server.url(), allow_eviction=True)
         await backend.open()
         assert {finding.level for finding in (await backend.inspect()).findings} == {"warning", "error"}
