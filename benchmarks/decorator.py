@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from _figures import Found, Measured
+from _stores import Store
 from report import Row, report
 
 from deadletter import DeadLetterQueue, dead_lettered
@@ -58,6 +60,30 @@ def compare(what: str, unit: str, runs: int, base: Callable[[], float], ours: Ca
     pairs = [(base(), ours()) for _ in range(runs)]
     bare, taken = min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
     return {"what": what, "unit": unit, "base": bare, "ours": taken, "added": taken - bare, "ratio": taken / bare}
+
+
+def cases(store: Store, folder: str, n: int) -> Found:
+    """The same for ``throughput.py``."""
+    del store, folder
+    runs = max(1, min(300, n // 100))
+    dlq = DeadLetterQueue("memory://")
+    ours, ours_async = dead_lettered(dlq, name="add")(add), dead_lettered(dlq, name="add_async")(add_async)
+    sync = compare("", "µs", runs, lambda: time_sync(add), lambda: time_sync(ours))
+    of_async = compare("", "µs", runs, lambda: time_async(add_async), lambda: time_async(ours_async))
+    found = {
+        "decorator, sync call": Measured(sync["added"]),
+        "decorator, async call": Measured(of_async["added"]),
+    }
+    statements = {
+        "import asyncio": "import asyncio",
+        "import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task",
+        "import dead_lettered": "from deadletter import dead_lettered",
+    }
+    taken: dict[str, list[float]] = {figure: [] for figure in statements}
+    for _ in range(max(1, runs // 20)):
+        for figure, statement in statements.items():
+            taken[figure].append(time_import(statement))
+    return found | {figure: Measured(min(times)) for figure, times in taken.items()}
 
 
 def main() -> None:
