@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from ..model.errors import BackendUnavailable
@@ -36,6 +37,7 @@ class _Line(Generic[In, Out]):
     """Who waits in one event loop."""
 
     busy: bool = False
+    crowded: bool = False  # the last call took several along
     waiting: deque[tuple[In, Reply[Out | None]]] = attrs.field(factory=deque)
 
 
@@ -59,7 +61,8 @@ class Coalescer(Generic[In, Out]):
         self._lines: dict[int, _Line[In, Out]] = {}
 
     def _line(self) -> _Line[In, Out]:
-        return self._lines.setdefault(threading.get_ident(), _Line())
+        name = threading.get_ident()
+        return self._lines.get(name) or self._lines.setdefault(name, _Line())
 
     def forget(self) -> None:
         """Drop all state: after a fork nobody waits here."""
@@ -76,10 +79,22 @@ class Coalescer(Generic[In, Out]):
                 return answer
             return await self._lead(line, item)
         line.busy = True
+        if line.crowded:
+            return await self._lead_crowd(line, item)
         try:
             return (await self._flush([item]))[0]
         finally:
             self._hand_over(line)
+
+    async def _lead_crowd(self, line: _Line[In, Out], item: In) -> Out:
+        """Lead once those have come back who were answered together: else every other call would be of one item."""
+        try:
+            for _ in range(2):  # trio runs what is due in one turn in any order
+                await anyio.lowlevel.checkpoint()
+        except BaseException:
+            self._hand_over(line)
+            raise
+        return await self._lead(line, item)
 
     async def _wait(self, line: _Line[In, Out], item: In, reply: Reply[Out | None]) -> Out | None:
         try:
@@ -102,6 +117,7 @@ class Coalescer(Generic[In, Out]):
 
     async def _lead(self, line: _Line[In, Out], item: In) -> Out:
         others = [line.waiting.popleft() for _ in range(min(BATCH - 1, len(line.waiting)))]
+        line.crowded = bool(others)
         answers: list[Any] = []
         with anyio.CancelScope(shield=True):  # others wait for this call: their leader may not leave midway
             try:

@@ -162,7 +162,7 @@ def _judge(new: NewRow, by_id: Row | None, by_key: Row | None, now_ms: int) -> I
 def build(new: NewRow, now_ms: int, journal: Journal) -> Row:
     """The row that a NewRow becomes."""
     dead = new.state == DEAD
-    last = next(iter(brought(new.history, 1)), None)
+    last = next(iter(brought(new.history, 1)), None) if new.history else None
     created_ms = new.created_at_ms if new.created_at_ms is not None else now_ms
     ended_ms = (new.ended_at_ms if new.ended_at_ms is not None else now_ms) if dead else None
     for failure in new.history:

@@ -57,6 +57,32 @@ async def test_who_arrives_meanwhile_goes_together():
     assert [len(batch) for batch in flush.batches] == [1, 100, 100, 49]
 
 
+async def test_callers_who_come_back_together_go_together():
+    """Who is first to come back does not set off alone: every other call would be of one item."""
+    flush = Flush()
+    coalescer = Coalescer(flush)
+
+    async def call_often(first):
+        for round_ in range(5):
+            assert await coalescer(first + round_) == (first + round_) * 10
+
+    async with anyio.create_task_group() as group:
+        for caller in range(20):
+            group.start_soon(call_often, caller * 100)
+    assert sum(map(len, flush.batches)) == 100
+    assert [len(batch) for batch in flush.batches].count(1) == 1, "the very first"
+
+
+async def test_a_leader_that_is_cancelled_while_it_waits_for_others_leaves_the_line_to_them():
+    flush = Flush()
+    coalescer = Coalescer(flush)
+    await gather(coalescer, range(3))
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await coalescer(7)
+    assert await gather(coalescer, [8, 9]) == {8: 80, 9: 90}
+
+
 async def test_one_bad_item_fails_no_stranger():
     class Strict(Flush):
         async def __call__(self, items):
