@@ -48,6 +48,7 @@ class Viewer:
         seen = copy.copy(queue)
         seen.record = lambda row: self.see(queue.record(row))  # type: ignore[method-assign]
         seen.scan_fields = _shown_fields  # type: ignore[method-assign]
+        seen.masked = True
         return seen
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import attrs
 
-from ..model.row import DEAD, PENDING, RUNNING, Claim, Claimed, Counts, EventRow, Row, Scan, Slice
+from ..model.row import DEAD, PENDING, RUNNING, Claim, Claimed, Counted, Counts, EventRow, Row, Scan, Slice
 from ..rules import machine
 from ..runtime.loops import Bell
 
@@ -261,6 +261,17 @@ class Shelf:
                 found.append(copy_of(row, scan.history, body=scan.body))
                 last = entry
         return Slice(rows=found, after=None, now_ms=now_ms)
+
+    def matching(self, scan: Scan, most: int) -> Counted:
+        index = self.dead if scan.state == DEAD else self.created
+        matched = 0
+        for looked, entry in enumerate(index.walk(None, newest_first=True)):
+            if looked == most:
+                return Counted(matched, whole=False)
+            row = self.rows.get(entry[1])
+            if row is not None and row.state == scan.state and row.time_ms == entry[0]:
+                matched += _narrows(scan, row)
+        return Counted(matched, whole=True)
 
     def count(self, now_ms: int) -> Counts:
         overdue: dict[str, int] = {}

@@ -17,6 +17,7 @@ from ..model.row import (
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     EventRow,
     Finding,
@@ -142,6 +143,13 @@ class MemoryBackend(Backend):
         """See Backend.scan."""
         with self._step(queue) as q:
             answer = q.scan(scan, self._clock.now_ms())
+        await anyio.lowlevel.checkpoint()
+        return answer
+
+    async def count(self, queue: str, scan: Scan, most: int) -> Counted:
+        """See Backend.count."""
+        with self._step(queue) as q:
+            answer = q.matching(scan, most)
         await anyio.lowlevel.checkpoint()
         return answer
 

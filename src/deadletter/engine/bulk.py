@@ -16,6 +16,7 @@ from ..model.row import BATCH, DEAD, PENDING, RUNNING, SUCCEEDED, Change, Row, S
 from ..model.task import from_ms
 from ..model.task import to_ms as at_ms
 from ..rules import changes
+from .sieve import Sieve
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
@@ -111,13 +112,14 @@ async def matching(
         for at in range(0, len(named), BATCH):
             yield named[at : at + BATCH]
         return
-    fields = queue.scan_fields(wanted)
+    sieve = Sieve(queue, wanted)
+    fields = sieve.fields
     if until_ms is not None:
         fields["until_ms"] = min(until_ms, fields.get("until_ms") or until_ms)
-    scan = Scan(newest_first=False, limit=min(BATCH, queue.backend.scan_limit), history=1, **fields)
+    scan = Scan(newest_first=False, limit=min(BATCH, queue.backend.scan_limit), history=sieve.history, **fields)
     while True:
         page = await queue.backend.scan(queue.name, scan)
-        rows = [row for row in page.rows if wanted.matches(queue.record(row))]
+        rows = sieve.of(page.rows)
         if rows:
             yield rows
         if page.after is None:

@@ -155,6 +155,7 @@ class DeadLetterQueue:
         self.spooler: Spooler | None = Spooler(self, opened) if opened is not None else None
         self._sync: SyncQueue | None = None
         self._opened = False
+        self.masked = False  # whether its records show less than is stored
         _children.add(self)
 
     @classmethod

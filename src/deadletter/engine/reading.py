@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -15,12 +15,14 @@ from ..model.row import BATCH, DEAD, GONE, PENDING, Counts, Row, Scan
 from ..model.task import from_ms
 from .pauses import paused
 from .presence import present
+from .sieve import Sieve
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
 
 COUNTED = 10_000  # rows that a page looks through to say how many match in all
 LONGEST_PAGE = 1000
+_STEP = 500  # rows of one scan
 
 _BY: dict[str, Callable[[Row], str]] = {
     "fingerprint": lambda row: row.fingerprint or "",
@@ -44,61 +46,53 @@ async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limi
         raise InvalidQuery("state: a list is of one state; give pending, running, succeeded or dead")
     counts = await queue.backend.counts(queue.name)
     wanted = query.resolved(from_ms(counts.now_ms))
-    items: list[TaskRecord] = []
-    scan = Scan(newest_first=True, after=after, history=1, **queue.scan_fields(wanted))
-    while len(items) < limit:
-        scan = attrs.evolve(scan, limit=min(queue.backend.scan_limit, max(limit - len(items) + 1, 1)))
-        found = await queue.backend.scan(queue.name, scan)
-        for row in found.rows:
-            record = queue.record(row)
-            if wanted.matches(record):
-                if len(items) == limit:
-                    break
-                items.append(record)
-                scan = attrs.evolve(scan, after=(row.time_ms, row.id))
-        else:
-            if found.after is None:
-                scan = attrs.evolve(scan, after=None)
-                break
-            scan = attrs.evolve(scan, after=found.after)
-    more = scan.after is not None and len(items) == limit and await _another(queue, wanted, scan)
-    total, at_least = await _total(queue, wanted, counts, len(items), complete=after is None and not more)
+    sieve = Sieve(queue, wanted)
+    rows, more = await _newest(queue, sieve, after, limit)
+    total, at_least = await _total(queue, wanted, sieve, counts, len(rows), complete=after is None and not more)
     return Page(
-        items=await _whole(queue, items),
-        next_cursor=encode_cursor(scan.after) if more and scan.after is not None else None,
+        items=await _whole(queue, rows),
+        next_cursor=encode_cursor((rows[-1].time_ms, rows[-1].id)) if more else None,
         total=total,
-        total_at_least=max(at_least, len(items) + more),
+        total_at_least=max(at_least, len(rows) + more),
     )
 
 
-async def _whole(queue: DeadLetterQueue, items: Sequence[TaskRecord]) -> list[TaskRecord]:
-    """The same records with their whole history, as far as they still exist."""
-    found: list[TaskRecord] = []
-    for at in range(0, len(items), BATCH):
-        step = items[at : at + BATCH]
-        rows = await queue.backend.load(queue.name, [item.id for item in step], history=20)
-        for item, row in zip(step, rows, strict=True):
-            same = row is not None and row.state == item.state
-            found.append(queue.record(row) if same and row is not None else item)
-    return found
-
-
-async def _another(queue: DeadLetterQueue, wanted: Query, scan: Scan) -> bool:
-    async with aclosing(_steps(queue, scan)) as steps:
+async def _newest(
+    queue: DeadLetterQueue, sieve: Sieve, after: tuple[int, str] | None, limit: int
+) -> tuple[list[Row], bool]:
+    """The first rows after a place, at most ``limit``, and whether there are more."""
+    found: list[Row] = []
+    fields = {} if sieve.body else {"history": 1, "body": True, "lean": False}  # few have the payload that is asked for
+    async with aclosing(_steps(queue, sieve, after=after, limit=limit + 1, **fields)) as steps:
         async for rows in steps:
-            if any(wanted.matches(queue.record(row)) for row in rows):
-                return True
-    return False
+            found += rows
+            if len(found) > limit:
+                return found[:limit], True
+    return found, False
 
 
-async def _steps(queue: DeadLetterQueue, scan: Scan) -> AsyncGenerator[list[Row], None]:
-    step = attrs.evolve(scan, limit=min(queue.backend.scan_limit, 500))
+async def _steps(queue: DeadLetterQueue, sieve: Sieve, **fields: Any) -> AsyncGenerator[list[Row], None]:
+    """The rows that a query means, newest first; the first step is as small as its ``limit``."""
+    most = min(queue.backend.scan_limit, _STEP)
+    fields = {"history": sieve.history, "body": sieve.body, "lean": True, "limit": most, **fields}
+    scan = Scan(newest_first=True, **sieve.fields, **{**fields, "limit": min(most, fields["limit"])})
     while True:
-        found = await queue.backend.scan(queue.name, step)
-        yield found.rows
+        found = await queue.backend.scan(queue.name, scan)
+        yield sieve.of(found.rows)
         if found.after is None:
             return
-        step = attrs.evolve(step, after=found.after)
+        scan = attrs.evolve(scan, after=found.after, limit=most)
+
+
+async def _whole(queue: DeadLetterQueue, rows: Sequence[Row]) -> list[TaskRecord]:
+    """Their records with the whole history; what has left its state meanwhile as it was found."""
+    found: list[TaskRecord] = []
+    for at in range(0, len(rows), BATCH):
+        step = rows[at : at + BATCH]
+        loaded = await queue.backend.load(queue.name, [row.id for row in step], history=20)
+        for row, now in zip(step, loaded, strict=True):
+            found.append(queue.record(now if now is not None and now.state == row.state else row))
+    return found
 
 
 async def _named(queue: DeadLetterQueue, query: Query, after: tuple[int, str] | None, limit: int) -> Page:
@@ -113,12 +107,11 @@ async def _named(queue: DeadLetterQueue, query: Query, after: tuple[int, str] | 
     left = [row for row in rows if after is None or (row.time_ms, row.id) < after]
     shown = left[:limit]
     cursor = encode_cursor((shown[-1].time_ms, shown[-1].id)) if len(left) > limit else None
-    items = await _whole(queue, [queue.record(row) for row in shown])
-    return Page(items=items, next_cursor=cursor, total=len(rows), total_at_least=len(rows))
+    return Page(items=await _whole(queue, shown), next_cursor=cursor, total=len(rows), total_at_least=len(rows))
 
 
 async def _total(
-    queue: DeadLetterQueue, wanted: Query, counts: Counts, seen: int, *, complete: bool
+    queue: DeadLetterQueue, wanted: Query, sieve: Sieve, counts: Counts, seen: int, *, complete: bool
 ) -> tuple[int | None, int]:
     """How many match in all: from the tally where it answers, else by looking through a bounded number of rows."""
     exact = _tallied(wanted, counts)
@@ -126,12 +119,15 @@ async def _total(
         return exact, exact
     if complete:
         return seen, seen
+    if sieve.countable:
+        counted = await queue.backend.count(queue.name, Scan(**sieve.fields), COUNTED)
+        if counted is not None:
+            return (counted.matched if counted.whole else None), counted.matched
     matched = looked = 0
-    scan = Scan(newest_first=True, history=1, **queue.scan_fields(wanted))
-    async with aclosing(_steps(queue, scan)) as steps:
+    async with aclosing(_steps(queue, sieve, limit=_STEP)) as steps:
         async for rows in steps:
-            matched += sum(wanted.matches(queue.record(row)) for row in rows)
-            looked += len(rows)
+            matched += len(rows)
+            looked += _STEP
             if looked >= COUNTED:
                 return None, matched
     return matched, matched
@@ -167,12 +163,12 @@ async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord
     states = [query.state] if query.state is not None else list(State)
     for state in states:
         wanted = attrs.evolve(query, state=state).resolved(from_ms(now_ms))
-        wish = Scan(newest_first=True, history=20, **queue.scan_fields(wanted))
-        async with aclosing(_steps(queue, wish)) as steps:
+        sieve = Sieve(queue, wanted)
+        fields = {} if sieve.body else {"history": 20, "body": True, "lean": False}
+        async with aclosing(_steps(queue, sieve, **fields)) as steps:
             async for rows in steps:
-                for record in map(queue.record, rows):
-                    if wanted.matches(record):
-                        yield record
+                for record in await _whole(queue, rows) if sieve.body else map(queue.record, rows):
+                    yield record
 
 
 @attrs.define
@@ -194,14 +190,13 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
         raise InvalidQuery(f"state: {query.state} has no groups; they are of dead letters")
     now_ms = (await queue.backend.inspect()).now_ms
     wanted = attrs.evolve(query, state=State.DEAD).resolved(from_ms(now_ms))
-    whole = wanted.has_condition  # the row's own scalars are enough where nothing is asked
     found: dict[str, _Group] = {}
-    fields = queue.scan_fields(wanted)
-    async for rows in _steps(queue, Scan(newest_first=True, history=int(whole), body=whole, **fields)):
+    async for rows in _steps(queue, Sieve(queue, wanted)):
         for row in rows:
-            if whole and not wanted.matches(queue.record(row)):
-                continue
-            group = found.setdefault(key_of(row), _Group(row, row.time_ms))
+            key = key_of(row)
+            group = found.get(key)
+            if group is None:
+                group = found[key] = _Group(row, row.time_ms)
             group.count += 1
             group.first_ms = row.time_ms
             if row.release:

@@ -12,6 +12,7 @@ from ..model.row import (
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     EventRow,
     Hint,
@@ -94,6 +95,15 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def scan(self, queue: str, scan: Scan) -> Slice:
         """One page of rows in one state."""
+
+    async def count(self, queue: str, scan: Scan, most: int) -> Counted | None:
+        """How many rows match all narrowing fields of ``scan``, of which ``text`` and ``after`` are never set.
+
+        At most ``most`` rows are looked at, so that it never takes long. None where the store cannot tell without
+        handing them out; then the caller scans.
+        """
+        del queue, scan, most
+        return None
 
     @abc.abstractmethod
     async def counts(self, queue: str) -> Counts:

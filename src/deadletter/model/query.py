@@ -16,10 +16,11 @@ import attrs
 
 from .errors import InvalidQuery, InvalidTask
 from .record import Reason, State, TaskRecord
-from .task import Duration, Priority, seconds, to_ms
+from .task import Duration, Priority, Task, seconds, to_ms
 
 _E = TypeVar("_E", bound=enum.Enum)
 _Condition: TypeAlias = Callable[[TaskRecord], bool]
+_TaskCondition: TypeAlias = Callable[[Task], bool]
 
 _LONGEST = 1_000  # characters of a text condition or a glob
 _MOST_IDS = 100_000
@@ -261,7 +262,11 @@ class Query:
 
     def matches(self, record: TaskRecord) -> bool:
         """Whether all conditions hold. The query must be ``resolved``."""
-        return all(condition(record) for condition in self._conditions)
+        return all(condition(record) for condition in self._conditions) and self.matches_task(record.task)
+
+    def matches_task(self, task: Task) -> bool:
+        """Whether those conditions hold that are of the task's content: idempotency_key, metadata, payload."""
+        return all(condition(task) for condition in self._task_conditions)
 
     def scan_fields(self) -> dict[str, Any]:
         """What a backend may narrow a Scan by; ``state`` is left out where any will do."""
@@ -286,6 +291,10 @@ class Query:
             test(value) for name, test in _TESTS.items() if (value := getattr(self, name)) is not None
         ]
         return tuple(conditions)
+
+    @functools.cached_property
+    def _task_conditions(self) -> tuple[_TaskCondition, ...]:
+        return tuple(test(value) for name, test in _TASK_TESTS.items() if (value := getattr(self, name)) is not None)
 
 
 def _absolute(field: str, value: object) -> datetime:
@@ -317,13 +326,13 @@ def _test_newer(value: object) -> _Condition:
     return lambda record: _time(record) >= bound
 
 
-def _test_metadata(wanted: Mapping[str, str]) -> _Condition:
-    return lambda record: all(record.task.metadata.get(name) == text for name, text in wanted.items())
+def _test_metadata(wanted: Mapping[str, str]) -> _TaskCondition:
+    return lambda task: all(task.metadata.get(name) == text for name, text in wanted.items())
 
 
-def _test_payload(wanted: Mapping[str, Any]) -> _Condition:
+def _test_payload(wanted: Mapping[str, Any]) -> _TaskCondition:
     paths = [(path.split("."), value) for path, value in wanted.items()]
-    return lambda record: all(_equal(value, _inside(record.task.payload, path)) for path, value in paths)
+    return lambda task: all(_equal(value, _inside(task.payload, path)) for path, value in paths)
 
 
 def _test_text(text: str) -> _Condition:
@@ -343,7 +352,7 @@ _NOTHING = object()
 
 def _inside(value: Any, path: Sequence[str]) -> Any:
     for name in path:
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):
             value = value.get(name, _NOTHING)
         elif isinstance(value, list | tuple) and re.fullmatch(r"[0-9]{1,9}", name) and int(name) < len(value):
             value = value[int(name)]
@@ -374,10 +383,13 @@ _TESTS: Mapping[str, Callable[[Any], _Condition]] = {
     "fingerprint": _of_failure("fingerprint"),
     "error_type": _of_failure("error_type"),
     "release": _of_failure("release"),
-    "idempotency_key": lambda key: lambda record: record.task.idempotency_key == key,
     "older_than": _test_older,
     "newer_than": _test_newer,
+    "error_contains": _test_text,
+}
+
+_TASK_TESTS: Mapping[str, Callable[[Any], _TaskCondition]] = {
+    "idempotency_key": lambda key: lambda task: task.idempotency_key == key,
     "metadata": _test_metadata,
     "payload": _test_payload,
-    "error_contains": _test_text,
 }

@@ -90,6 +90,10 @@ class Row:
         return self.ended_ms if self.state == DEAD and self.ended_ms is not None else self.created_ms
 
 
+LEAN = (  # what a lean scan brings
+    *("id", "type", "priority", "state", "created_ms", "ended_ms"),
+    *("reason", "fingerprint", "error_type", "worker", "release", "format"),
+)
 _values = operator.attrgetter(*(field.name for field in attrs.fields(Row)))
 
 
@@ -274,6 +278,7 @@ class Scan:
     limit: int = BATCH
     history: int = 1  # what each row brings: 0 nothing, 1 its last failure, 20 all, the notes of edits among them
     body: bool = True
+    lean: bool = False  # of the other columns only those that tell, judge or group a row (``LEAN``); more does no harm
     type: str | None = None  # exact
     priority: int | None = None
     fingerprint: str | None = None
@@ -296,6 +301,19 @@ class Slice:
     rows: list[Row]
     after: tuple[int, str] | None
     now_ms: int
+
+
+@attrs.frozen
+class Counted:
+    """How many rows match a scan.
+
+    Attributes:
+        matched: among those that were looked at.
+        whole: whether these are all there are.
+    """
+
+    matched: int
+    whole: bool
 
 
 @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from ..model.record import EDITED, Reason
-from ..model.row import PENDING, Scan
+from ..model.row import LEAN, PENDING, Scan
 from ..rules import changes
 from .material import KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, op
 
@@ -246,6 +246,54 @@ class ScanPromises(Promises):
         [whole], [lean] = await store.scanned(), await store.scanned(body=False)
         assert (whole.body, lean.body) == (b"body of a", None)
         assert attrs.evolve(whole, body=None) == lean
+
+    async def test_a_lean_scan_brings_what_tells_judges_and_groups_a_row(self, store: Store) -> None:
+        """`lean=True` may leave out other columns, but none of these."""
+        told = failure(fingerprint="beef", error_type="KeyError", release="2.0")
+        await store.put(letter("a", priority=2, reason="rejected", history=[told]))
+        [whole], [lean] = await store.scanned(history=0), await store.scanned(history=0, lean=True)
+        assert [getattr(lean, name) for name in LEAN] == [getattr(whole, name) for name in LEAN]
+        assert lean.body == whole.body
+
+    @pytest.mark.parametrize(
+        ("narrow", "matched"),
+        [
+            ({}, 9),
+            ({"type": "u"}, 3),
+            ({"type": "u", "priority": 1}, 2),
+            ({"priority": 2, "reason": "rejected"}, 1),
+            ({"fingerprint": "beef", "error_type": "KeyError"}, 3),
+            ({"type": "nobody"}, 0),
+            ({"state": "pending"}, 1),
+            ({"state": "pending", "priority": 2}, 0),
+        ],
+    )
+    async def test_a_count_is_that_of_the_rows_that_match(
+        self, store: Store, narrow: dict[str, object], matched: int
+    ) -> None:
+        """Exact where it looked at all of them, else a lower bound; or None, from a store that cannot tell."""
+        await store.put(new("p"))
+        for n in range(9):
+            told = failure(fingerprint="beef", error_type="KeyError")
+            match = {"type": "u", "reason": "rejected", "history": [told]} if n in {1, 4, 8} else {}
+            await store.put(letter(f"{n}", priority=2 if n in {2, 4} else 1, **match))
+            store.pass_ms(1)
+        scan = Scan(**narrow)  # type: ignore[arg-type]
+        whole = await store.backend.count(store.queue, scan, 10)
+        part = await store.backend.count(store.queue, scan, 2)
+        if whole is not None and part is not None:
+            assert (whole.matched, whole.whole) == (matched, True)
+            assert part.matched <= min(matched, 2)
+            assert not part.whole or part.matched == matched
+
+    async def test_a_count_keeps_to_the_times(self, store: Store) -> None:
+        """Both bounds belong to it."""
+        for n in range(5):
+            await store.put(letter(f"{n}"))
+            store.pass_ms(1)
+        times = [row.time_ms for row in await store.scanned(newest_first=False)]
+        counted = await store.backend.count(store.queue, Scan(since_ms=times[1], until_ms=times[3]), 10)
+        assert counted is None or (counted.matched, counted.whole) == (3, True)
 
     @pytest.mark.parametrize(
         "narrow",

@@ -19,6 +19,7 @@ from ...model.row import (
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     EventRow,
     Hint,
@@ -159,6 +160,10 @@ class SQLiteBackend(Backend):
         return await self._reading(
             lambda connection: reads.scan(connection, queue, scan, self._clock.now_ms(), self._found)
         )
+
+    async def count(self, queue: str, scan: Scan, most: int) -> Counted:
+        """See Backend.count."""
+        return await self._reading(lambda connection: reads.count(connection, queue, scan, most))
 
     async def counts(self, queue: str) -> Counts:
         """See Backend.counts."""

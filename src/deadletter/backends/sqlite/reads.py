@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from ...model.record import State
-from ...model.row import DEAD, PENDING, RUNNING, SUCCEEDED, Counts, EventRow, Row, Scan, Slice
+from ...model.row import DEAD, LEAN, PENDING, RUNNING, SUCCEEDED, Counted, Counts, EventRow, Row, Scan, Slice
 from .._sql import FENCE, failure_of, load_queries, marks, time_column, where
 
 Q = load_queries(__package__ or "")
@@ -123,10 +123,11 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
         )
         text = wish.text.casefold()
         parameters += [found.search(connection, queue, number, text), text]
-    columns = ", ".join(FENCE) + (", body" if wish.body else "")
+    columns = ", ".join([*(LEAN if wish.lean else FENCE), *(["body"] if wish.body else [])])
     query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608
+    make = _lean if wish.lean else Row
     rows = {
-        values[0]: Row(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()
+        values[0]: make(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()
     }
     more = len(rows) > wish.limit
     if more:
@@ -135,6 +136,54 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
     page = list(rows.values())
     after = (page[-1].time_ms, page[-1].id) if more else edge
     return Slice(rows=page, after=after, now_ms=now_ms)
+
+
+def _lean(
+    id_: str,
+    type_: str,
+    priority: int,
+    state: str,
+    created_ms: int,
+    ended_ms: int | None,
+    reason: str | None,
+    fingerprint: str | None,
+    error_type: str | None,
+    worker: str | None,
+    release: str | None,
+    format_: int,
+    body: bytes | None = None,
+) -> Row:
+    """A row of LEAN columns: reading all of them costs as much as all that is done with a row afterwards."""
+    row = Row(id_, type_, priority, state, created_ms=created_ms, ended_ms=ended_ms, body=body)
+    row.reason, row.fingerprint, row.error_type = reason, fingerprint, error_type
+    row.worker, row.release, row.format = worker, release, format_
+    return row
+
+
+def count(connection: Connection, queue: str, wish: Scan, most: int) -> Counted:
+    """See Backend.count."""
+    number = number_of(connection, queue)
+    if number is None:
+        return Counted(0, True)
+    index = _index(wish)
+    lead = index.removeprefix("dl_rows_dead_")
+    led = Scan(state=wish.state, since_ms=wish.since_ms, until_ms=wish.until_ms)
+    rest = attrs.evolve(wish, since_ms=None, until_ms=None, after=None)
+    if lead != index:
+        found: dict[str, Any] = {lead: getattr(wish, lead)}
+        left: dict[str, Any] = {lead: None}
+        led, rest = attrs.evolve(led, **found), attrs.evolve(rest, **left)
+    inner, walked = where(led)
+    inner = ["queue = ?", f"state = '{wish.state}'", *inner]
+    outer, wanted = where(rest)
+    columns = ", ".join(["1", *(condition.removesuffix(" = ?") for condition in outer)])
+    query = (
+        f"SELECT count(*), coalesce(sum({' AND '.join(outer) or '1'}), 0)"  # noqa: S608
+        f" FROM (SELECT {columns} FROM dl_rows INDEXED BY {index}"
+        f" WHERE {' AND '.join(inner)} LIMIT ?)"
+    )
+    looked, matched = connection.execute(query, (*wanted, number, *walked, most)).fetchone()
+    return Counted(matched, looked < most)
 
 
 def _index(wish: Scan) -> str:
