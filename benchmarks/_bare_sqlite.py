@@ -49,7 +49,9 @@ def insert_all(connection: sqlite3.Connection, statement: str, rows: Sequence[tu
     for at in range(0, len(rows), size):
         part = rows[at : at + size]
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(Q["fences"].replace("{marks}", ",".join("?" * len(part))), (1, *(r[1] for r in part))).fetchall()
+        connection.execute(
+            Q["fences"].replace("{marks}", ",".join("?" * len(part))), (1, *(r[1] for r in part))
+        ).fetchall()
         connection.executemany(statement, part)
         connection.execute(Q["add_tally"], (1, "pending", 1, "noop", "", len(part)))
         connection.execute(Q["add_counter"], (1, "enqueued", "noop", "", len(part)))

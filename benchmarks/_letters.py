@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -83,7 +83,7 @@ async def letters(store: Store, folder: str, n: int) -> Found:
         with Stopwatch() as filling:
             await fill(dlq, n)
         found["letters stored"] = filling.rate(n)
-        if store.shared and os.path.exists(f"{folder}/queue.db"):
+        if store.shared and Path(folder, "queue.db").exists():
             found["letters: bare page of 50"] = _bare_page(f"{folder}/queue.db")
         found |= await _pages(dlq, n)
         found |= await _searches(dlq, n)
@@ -104,7 +104,9 @@ async def _pages(dlq: DeadLetterQueue, n: int) -> Found:
         "page by time": Query(older_than=age),
         "page by type and priority": Query(type="type-3", priority="high"),
     }
-    found = {f"letters: {name}": await _median(lambda query=query: dlq.list(query), _LOOKS) for name, query in asked.items()}
+    found = {
+        f"letters: {name}": await _median(lambda query=query: dlq.list(query), _LOOKS) for name, query in asked.items()
+    }
     found["letters: next page of 50"] = await _median(lambda: dlq.list(cursor=first.next_cursor), _LOOKS)
     return found
 

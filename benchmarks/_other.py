@@ -101,9 +101,9 @@ async def wake_same(store: Store, folder: str, n: int) -> Found:
 
 async def kill(store: Store, folder: str, n: int) -> Found:
     """Kill the worker midway, start another at once, and count what comes back when."""
-    from deadletter import DeadLetterQueue
-
     from _work import tasks
+
+    from deadletter import DeadLetterQueue
 
     url, told = store.url(folder), Path(folder, "told")
     async with DeadLetterQueue(url) as dlq:

@@ -136,9 +136,9 @@ async def retry_lateness(store: Store, folder: str, n: int) -> Found:
 
 async def memory(store: Store, folder: str, n: int) -> Found:
     """What pending tasks and dead letters with one failure and a shared traceback take."""
-    from deadletter import DeadLetterQueue
-
     from _letters import letter
+
+    from deadletter import DeadLetterQueue
 
     def taken() -> float:
         return store.size(folder) if store.size is not None else resident()

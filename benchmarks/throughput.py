@@ -119,9 +119,7 @@ FIGURES: Mapping[str, Figure] = {
     "decorator, sync call": Figure("µs added", goals={"sqlite": "value <= 0.5", "memory": "value <= 0.5"}),
     "decorator, async call": Figure("µs added", goals={"sqlite": "value <= 0.5", "memory": "value <= 0.5"}),
     "import asyncio": Figure("ms"),
-    "import DeadLetterQueue, Task": Figure(
-        "ms", "import asyncio", {"sqlite": "ratio <= 2", "memory": "ratio <= 2"}
-    ),
+    "import DeadLetterQueue, Task": Figure("ms", "import asyncio", {"sqlite": "ratio <= 2", "memory": "ratio <= 2"}),
     "import dead_lettered": Figure("ms", "import asyncio"),
     "letters stored": Figure("letters/s"),
     "letters: bare page of 50": Figure("ms"),
@@ -163,7 +161,9 @@ def asked(given: argparse.Namespace) -> list[tuple[str, int]]:
     only = given.only.split(",") if given.only else list({case.only: None for case in CASES.values()})
     unknown = set(only) - {case.only for case in CASES.values()}
     if unknown:
-        raise SystemExit(f"--only: {', '.join(sorted(unknown))} is none of {', '.join({c.only for c in CASES.values()})}")
+        raise SystemExit(
+            f"--only: {', '.join(sorted(unknown))} is none of {', '.join({c.only for c in CASES.values()})}"
+        )
     found: list[tuple[str, int]] = []
     for name, case in CASES.items():
         if case.only not in only or given.backend not in case.backends or (case.needs and not find_spec(case.needs)):
