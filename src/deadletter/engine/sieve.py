@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _IN_TASK = ("idempotency_key", "metadata", "payload")
 _IN_FAILURE = ("error_contains", "release")
 _PLAIN = re.compile(r"[A-Za-z0-9 ._:@+-]+")
-_DIGITS = 10**15  # floats from 10**16 on are written with an exponent
+_LARGE = 10**15  # a float of more may be written with an exponent
 _RANK = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -75,16 +75,25 @@ class Sieve:
 
 def _signs(wanted: Query) -> tuple[bytes, ...]:
     """Bytes that stand in the JSON of every task that is meant: to look for them takes a tenth of decoding it."""
-    values = [wanted.idempotency_key, *(wanted.metadata or {}).values(), *(wanted.payload or {}).values()]
-    return tuple(sign for value in values if (sign := _sign(value)) is not None)
+    named = [
+        *(wanted.metadata or {}).items(),
+        *((path.split(".")[-1], v) for path, v in (wanted.payload or {}).items()),
+    ]
+    if wanted.idempotency_key is not None:
+        named.append(("k", wanted.idempotency_key))
+    return tuple(sign for name, value in named if (sign := _sign(name, value)) is not None)
 
 
-def _sign(value: object) -> bytes | None:
+def _sign(name: str, value: object) -> bytes | None:
     if isinstance(value, str) and _PLAIN.fullmatch(value):  # nothing in it can be written in two ways
-        return value.encode()
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) and abs(value) < _DIGITS:
-        return str(int(value)).encode()  # 7, or 7.0
-    return None
+        text = f'"{value}"'
+    elif isinstance(value, int | float) and value == int(value) and 1 <= abs(value) < _LARGE and value is not True:
+        text = str(int(value))  # stored as 7, or as 7.0; while 0 may be -0.0
+    else:
+        return None
+    if _PLAIN.fullmatch(name) and not name.isdigit():  # which may be a place in a list
+        text = f'"{name}":{text}'
+    return text.encode()
 
 
 def _tests(wanted: Query) -> Iterator[Callable[[Row], bool]]:

@@ -9,6 +9,7 @@ import pytest
 
 from deadletter import InvalidQuery, PermanentError, Query, Reason, State, Task
 from deadletter.engine import reading
+from deadletter.interfaces import Backend
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +67,26 @@ async def test_a_list_is_of_one_state(dlq, kill):
     both = await dlq.list(Query(state=None, ids=[dead, pending, "nobody"]))
     assert {record.id for record in both.items} == {dead, pending}
     assert (await dlq.list(Query(ids=[]))).items == []
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["the store counts", "the store cannot"])
+async def test_a_filtered_total_is_exact_where_few_rows_decide_it(dlq, kill, clock, backend, monkeypatch, counts):
+    """And a lower bound where more would have to be looked at; with the same answers from any store."""
+    if not counts:
+        monkeypatch.setattr(type(backend), "count", Backend.count)
+    for n in range(6):
+        await kill(dlq, Task(type=f"t{n % 2}"))
+        clock.advance(1)
+    middle = (await dlq.list(limit=3)).items[-1].died_at
+    asked = {3: Query(older_than=middle, newer_than=middle - timedelta(seconds=2)), 4: Query(older_than=middle)}
+    asked |= {2: Query(type="t0", older_than=middle), 6: Query(error_type="deadletter.PermanentError")}
+    for total, query in asked.items():
+        page = await dlq.list(query, limit=1)
+        assert (page.total, page.total_at_least) == (total, total)
+    monkeypatch.setattr(reading, "COUNTED", 2)
+    monkeypatch.setattr(reading, "_STEP", 1)
+    page = await dlq.list(Query(older_than=middle), limit=1)
+    assert (page.total, page.total_at_least) == (None, 2)
 
 
 async def test_totals_come_from_the_tally_where_it_answers(dlq, kill, monkeypatch):
