@@ -45,7 +45,7 @@ def letter(number: int, n: int, *, alike: bool = False) -> NewRow:
         type=f"type-{number % TYPES}",
         priority=number % 3,
         digest="d" * 64,
-        body=b'{"p":{"customer":{"id":%d},"to":"someone@example.org","text":"%s"}}' % (number, b"x" * 140),
+        body=b'{"p":{"customer":{"id":%d},"to":"someone@example.org","text":"%s"}}' % (number + 1, b"x" * 140),
         state=DEAD,
         reason="retries_exhausted",
         attempts=1,
@@ -123,7 +123,7 @@ async def _searches(dlq: DeadLetterQueue, n: int) -> Found:
     found: Found = {}
     asked = {
         "search of error text": Query(error_contains="no route to host 0" if n <= 10 else "HOST 0"),
-        "search of a payload path": Query(payload={"customer.id": 0}),
+        "search of a payload path": Query(payload={"customer.id": 1}),
     }
     for name, query in asked.items():
         with Stopwatch() as taken:
