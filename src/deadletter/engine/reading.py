@@ -74,7 +74,7 @@ async def _newest(
 async def _steps(queue: DeadLetterQueue, sieve: Sieve, **fields: Any) -> AsyncGenerator[list[Row], None]:
     """The rows that a query means, newest first; the first step is as small as its ``limit``."""
     most = min(queue.backend.scan_limit, _STEP)
-    fields = {"history": sieve.history, "body": sieve.body, "lean": True, "limit": most, **fields}
+    fields = {"history": sieve.history, "body": sieve.body, "lean": sieve.lean, "limit": most, **fields}
     scan = Scan(newest_first=True, **sieve.fields, **{**fields, "limit": min(most, fields["limit"])})
     while True:
         found = await queue.backend.scan(queue.name, scan)

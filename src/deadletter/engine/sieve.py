@@ -30,6 +30,7 @@ class Sieve:
     Attributes:
         body: rows must bring their body to be judged.
         history: how much of it they must bring.
+        lean: they need no other columns than a lean scan brings.
         countable: the columns that a Scan narrows by decide, so that a store can count.
     """
 
@@ -41,7 +42,8 @@ class Sieve:
         self.countable = not self.body and not self.history and not (wanted.type is not None and is_glob(wanted.type))
         self._tests = [*_tests(wanted), *([self._holds_task] if self.body else [])]
         self._signs = _signs(wanted) if type(queue.codec) is JsonCodec else ()
-        if queue.masked and not self.countable:  # what a viewer may not see must not answer guesses
+        self.lean = not queue.masked or self.countable
+        if not self.lean:  # what a viewer may not see must not answer guesses
             self.body, self.history, self._tests = True, 1, [self._holds_record]
 
     @property
