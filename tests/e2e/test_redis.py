@@ -18,7 +18,7 @@ from deadletter import BackendUnavailable, DeadLetterQueue, Query, State, Task
 from deadletter.backends.redis import RedisBackend
 from deadletter.model.row import DEAD, FailureRow, NewRow, Scan
 
-from ..redis_servers import Server, debian, valkey, valkey_program
+from ..redis_servers import Server, valkey, valkey_program
 
 pytestmark = pytest.mark.anyio
 
@@ -79,7 +79,7 @@ async def test_an_idle_worker_wakes_at_once() -> None:
 
 
 async def test_one_trip_to_enqueue_and_two_for_an_attempt() -> None:
-    server = debian()
+    server = valkey()
     async with DeadLetterQueue(server.emptied()) as dlq:
         await dlq.enqueue(Task(type="t"))  # scripts are loaded, and the server was asked what it is
         await dlq.process_task(await dlq.enqueue(Task(type="t")), lambda _: None)
@@ -161,7 +161,7 @@ async def pending(dlq: DeadLetterQueue) -> int:
 
 async def test_many_letters_are_read_in_short_steps() -> None:
     """10,000 letters with one time of death: pages, narrowing and purge, and no script takes long."""
-    server = debian()
+    server = valkey()
     backend = RedisBackend(server.emptied())
     for start in range(0, 10_000, 100):
         rows = [

@@ -119,7 +119,11 @@ class RedisBackend(Backend):
         if self._known is not None:
             return
         facts = await inspection.ask(self._connections.command)
-        inspection.refuse(facts, self.url, allow_eviction=self._allow_eviction, durability=self._durability)
+        try:
+            inspection.refuse(facts, self.url, allow_eviction=self._allow_eviction, durability=self._durability)
+        except InvalidSetting:
+            await self._connections.aclose()  # who is refused closes nothing
+            raise
         self._connections.plain = not facts.version
         for finding in inspection.findings(facts, durability=self._durability):
             if finding.level in ("warning", "error"):

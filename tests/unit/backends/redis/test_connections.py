@@ -23,7 +23,7 @@ from deadletter.model.record import Reason
 from deadletter.model.row import Claim, FailureRow, NewRow
 from deadletter.rules import changes
 
-from ....redis_servers import Server, debian, debian_program, free_ports, valkey, valkey_program
+from ....redis_servers import Server, free_ports, valkey, valkey_program
 
 pytestmark = pytest.mark.anyio
 
@@ -63,10 +63,10 @@ async def test_a_user_without_channels_works() -> None:
 
 
 async def test_a_forgotten_script_is_sent_again() -> None:
-    url = debian().emptied()
+    url = valkey().emptied()
     backend = RedisBackend(url)
     await backend.insert("q", [new("a")])
-    with debian().client() as client:
+    with valkey().client() as client:
         client.script_flush()
     assert [row.id for row in (await backend.claim("q", Claim(op="o", types=["t"]))).rows] == ["a"]
     await backend.aclose()
@@ -108,7 +108,7 @@ async def listen_while(backend: RedisBackend, act: Callable[[], None]) -> None:
 
 
 async def test_a_full_server_takes_no_task_and_finishes_what_it_has() -> None:
-    server = Server(debian_program(), "--maxmemory-policy", "noeviction")
+    server = Server(valkey_program(), "--maxmemory-policy", "noeviction")
     try:
         backend = RedisBackend(server.url())
         await backend.insert("q", [new("a")])
@@ -162,7 +162,7 @@ async def test_a_replica_in_time_is_enough() -> None:
 
 
 async def test_a_given_client_stays_open() -> None:
-    with debian().client(decode_responses=True) as client:
+    with valkey().client(decode_responses=True) as client:
         client.ping()
         mine = list(client.connection_pool._available_connections)
         async with DeadLetterQueue(client, name="given") as dlq:
@@ -239,7 +239,7 @@ def _child(backend: RedisBackend, answer: Any) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_forked_child_connects_anew(loop: str) -> None:
     """Preloading servers fork after the first connection was made; its loop is the parent's, still running."""
-    backend = RedisBackend(debian().emptied())
+    backend = RedisBackend(valkey().emptied())
     with start_blocking_portal(loop) as portal:
         portal.call(backend.insert, "q", [new("parent")])
         here, there = multiprocessing.Pipe()

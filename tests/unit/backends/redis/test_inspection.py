@@ -10,7 +10,7 @@ from deadletter import BackendUnavailable, InvalidSetting, RedisBackend
 from deadletter.backends.redis import inspection
 from deadletter.model.errors import BackendError
 
-from ....redis_servers import Server, debian_program, valkey
+from ....redis_servers import Server, valkey, valkey_program
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +102,7 @@ async def test_a_server_that_would_lose_tasks_is_refused(
 
 
 async def test_a_real_server_that_evicts_is_refused_at_open() -> None:
-    server = Server(debian_program(), "--maxmemory-policy", "allkeys-lru")
+    server = Server(valkey_program(), "--maxmemory-policy", "allkeys-lru")
     try:
         refused = RedisBackend(server.url())
         with pytest.raises(InvalidSetting, match="allkeys-lru"):
