@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
+import tracemalloc
 
-from _figures import Found, Measured, Stopwatch, lateness, resident
+from _figures import Found, Measured, Stopwatch, lateness
 from _stores import Store
 
 TEXT = "x" * 160  # a payload of some 200 bytes
@@ -141,15 +143,22 @@ async def memory(store: Store, folder: str, n: int) -> Found:
     from deadletter import DeadLetterQueue
 
     def taken() -> float:
-        return store.size(folder) if store.size is not None else resident()
+        gc.collect()
+        return store.size(folder) if store.size is not None else tracemalloc.get_traced_memory()[0]
 
+    if store.size is None:
+        tracemalloc.start()
     found: Found = {}
+    kept: list[DeadLetterQueue] = []
     for figure, dies in (("memory, a pending task", False), ("memory, a dead letter", True)):
         async with DeadLetterQueue(store.url(folder)) as dlq:
-            rows = [letter(i, n, alike=True) if dies else dlq.new_row(task) for i, task in enumerate(tasks(n))]
-            await dlq.backend.insert("warm-up", [])
+            kept.append(dlq)
+            await dlq.backend.insert("warm-up", [letter(0, 1), *map(dlq.new_row, tasks(1))])
             before = taken()
-            while rows:  # what is inserted is let go of, so that only the store's own copy is counted
-                await dlq.backend.insert("default", [rows.pop() for _ in range(min(100, len(rows)))])
+            for at in range(0, n, 100):  # what is inserted is let go of, so that only the store's own copy is counted
+                given = range(at, min(n, at + 100))
+                rows = [letter(i, n, alike=True) for i in given] if dies else [*map(dlq.new_row, tasks(len(given)))]
+                await dlq.backend.insert("default", rows)
+            del rows
             found[figure] = Measured((taken() - before) / n)
     return found

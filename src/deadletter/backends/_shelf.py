@@ -52,14 +52,22 @@ class _Sorted:
             self.entries = [entry for entry in self.entries if self.holds(entry)]
             self.stale = 0
 
-    def walk(self, after: tuple[int, str] | None, *, newest_first: bool) -> Iterator[tuple[int, str]]:
-        if newest_first:
-            at = bisect.bisect_left(self.entries, after) if after is not None else len(self.entries)
-            for index in range(at - 1, -1, -1):
+    def walk(self, scan: Scan) -> Iterator[tuple[int, str]]:
+        """Entries within the scan's times, and beyond its last."""
+        first, end = 0, len(self.entries)
+        if scan.since_ms is not None:
+            first = bisect.bisect_left(self.entries, (scan.since_ms, ""))
+        if scan.until_ms is not None:
+            end = bisect.bisect_left(self.entries, (scan.until_ms + 1, ""))
+        if scan.newest_first:
+            if scan.after is not None:
+                end = min(end, bisect.bisect_left(self.entries, scan.after))
+            for index in range(end - 1, first - 1, -1):
                 yield self.entries[index]
         else:
-            at = bisect.bisect_right(self.entries, after) if after is not None else 0
-            for index in range(at, len(self.entries)):
+            if scan.after is not None:
+                first = max(first, bisect.bisect_right(self.entries, scan.after))
+            for index in range(first, end):
                 yield self.entries[index]
 
 
@@ -251,7 +259,7 @@ class Shelf:
         index = self.dead if scan.state == DEAD else self.created
         found: list[Row] = []
         last: tuple[int, str] | None = None
-        for entry in index.walk(scan.after, newest_first=scan.newest_first):
+        for entry in index.walk(scan):
             if len(found) >= scan.limit:
                 return Slice(rows=found, after=last, now_ms=now_ms)
             row = self.rows.get(entry[1])
@@ -265,7 +273,7 @@ class Shelf:
     def matching(self, scan: Scan, most: int) -> Counted:
         index = self.dead if scan.state == DEAD else self.created
         matched = 0
-        for looked, entry in enumerate(index.walk(None, newest_first=True)):
+        for looked, entry in enumerate(index.walk(scan)):
             if looked == most:
                 return Counted(matched, whole=False)
             row = self.rows.get(entry[1])
@@ -276,12 +284,13 @@ class Shelf:
     def count(self, now_ms: int) -> Counts:
         overdue: dict[str, int] = {}
         oldest: int | None = None
-        for row in self.rows.values():
+        pending = any(state == PENDING for state, *_ in self.tally)
+        for row in self.rows.values() if pending else ():
             if row.state == PENDING:
                 oldest = row.created_ms if oldest is None else min(oldest, row.created_ms)
                 if row.due_ms < now_ms - OVERDUE_MS:
                     overdue[row.type] = overdue.get(row.type, 0) + 1
-        first_dead = next((entry for entry in self.dead.walk(None, newest_first=False) if self._is_dead(entry)), None)
+        first_dead = next((entry for entry in self.dead.walk(Scan(newest_first=False)) if self._is_dead(entry)), None)
         return Counts(
             tally=dict(self.tally),
             lifetime=dict(self.lifetime),
