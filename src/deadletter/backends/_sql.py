@@ -87,4 +87,4 @@ def where(scan: Scan) -> tuple[list[str], list[object]]:
 
 def failure_of(values: Sequence[object], traceback: str) -> FailureRow:
     """A FailureRow from its columns and the text that is kept elsewhere."""
-    return FailureRow(**dict(zip(FAILURE, values, strict=True)), traceback=traceback)  # type: ignore[arg-type]
+    return FailureRow(**dict(zip(FAILURE, values, strict=True)), traceback=traceback)  # type: ignore[arg-type]  # columns as stored

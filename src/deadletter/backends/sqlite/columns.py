@@ -57,7 +57,7 @@ def _plan(kinds: _Kinds) -> tuple[list[bool], list[tuple[int, Callable[[Any], ob
 def _inserting(kinds: _Kinds) -> _Plan:
     bound, fixes = _plan(kinds)
     names = list(compress(COLUMNS, bound))
-    sql = f"INSERT INTO dl_rows (queue, {', '.join(names)}) VALUES (?{', ?' * len(names)})"  # noqa: S608
+    sql = f"INSERT INTO dl_rows (queue, {', '.join(names)}) VALUES (?{', ?' * len(names)})"  # noqa: S608 - names of our own columns
     return _Plan(sql, bound, fixes)
 
 
@@ -70,7 +70,7 @@ def _changed(differs: bytes) -> tuple[int, ...]:
 def _updating(changed: tuple[int, ...], kinds: _Kinds) -> _Plan:
     bound, fixes = _plan(kinds)
     sets = ", ".join(f"{COLUMNS[at]} = {'?' if filled else 'NULL'}" for at, filled in zip(changed, bound, strict=True))
-    return _Plan(f"UPDATE dl_rows SET {sets} WHERE n = ?", bound, fixes)  # noqa: S608
+    return _Plan(f"UPDATE dl_rows SET {sets} WHERE n = ?", bound, fixes)  # noqa: S608 - names of our own columns
 
 
 def insert_rows(connection: Connection, queue: int, rows: Iterable[Row]) -> None:

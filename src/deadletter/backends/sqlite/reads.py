@@ -124,7 +124,7 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
         text = wish.text.casefold()
         parameters += [found.search(connection, queue, number, text), text]
     columns = ", ".join([*(LEAN if wish.lean else FENCE), *(["body"] if wish.body else [])])
-    query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608
+    query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608 - our own names; values are bound
     make = _lean if wish.lean else Row
     rows = {
         values[0]: make(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()
@@ -178,7 +178,7 @@ def count(connection: Connection, queue: str, wish: Scan, most: int) -> Counted:
     outer, wanted = where(rest)
     columns = ", ".join(["1", *(condition.removesuffix(" = ?") for condition in outer)])
     query = (
-        f"SELECT count(*), coalesce(sum({' AND '.join(outer) or '1'}), 0)"  # noqa: S608
+        f"SELECT count(*), coalesce(sum({' AND '.join(outer) or '1'}), 0)"  # noqa: S608 - our own names; values are bound
         f" FROM (SELECT {columns} FROM dl_rows INDEXED BY {index}"
         f" WHERE {' AND '.join(inner)} LIMIT ?)"
     )
@@ -210,7 +210,7 @@ def _edge(connection: Connection, wish: Scan, index: str, number: int, order: st
     conditions, parameters = where(bare if lead is None else attrs.evolve(bare, **{lead: getattr(wish, lead)}))
     conditions = ["queue = ?", f"state = '{wish.state}'", *conditions]
     query = (
-        f"SELECT {time_column(wish.state)}, id FROM dl_rows INDEXED BY {index}"  # noqa: S608
+        f"SELECT {time_column(wish.state)}, id FROM dl_rows INDEXED BY {index}"  # noqa: S608 - our own names; values are bound
         f" WHERE {' AND '.join(conditions)} {order} LIMIT 1 OFFSET ?"
     )
     found: tuple[int, str] | None = connection.execute(query, (number, *parameters, WALK - 1)).fetchone()
