@@ -50,7 +50,7 @@ async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limi
     rows, more = await _newest(queue, sieve, after, limit)
     total, at_least = await _total(queue, wanted, sieve, counts, len(rows), complete=after is None and not more)
     return Page(
-        items=await _whole(queue, rows),
+        items=await _whole(queue, rows, partial=sieve.body and sieve.lean),
         next_cursor=encode_cursor((rows[-1].time_ms, rows[-1].id)) if more else None,
         total=total,
         total_at_least=max(at_least, len(rows) + more),
@@ -84,14 +84,17 @@ async def _steps(queue: DeadLetterQueue, sieve: Sieve, **fields: Any) -> AsyncGe
         scan = attrs.evolve(scan, after=found.after, limit=most)
 
 
-async def _whole(queue: DeadLetterQueue, rows: Sequence[Row]) -> list[TaskRecord]:
-    """Their records with the whole history; what has left its state meanwhile as it was found."""
+async def _whole(queue: DeadLetterQueue, rows: Sequence[Row], *, partial: bool = False) -> list[TaskRecord]:
+    """Their records with the whole history; what has left its state meanwhile as it was found, unless only partly."""
     found: list[TaskRecord] = []
     for at in range(0, len(rows), BATCH):
         step = rows[at : at + BATCH]
         loaded = await queue.backend.load(queue.name, [row.id for row in step], history=20)
         for row, now in zip(step, loaded, strict=True):
-            found.append(queue.record(now if now is not None and now.state == row.state else row))
+            if now is not None and now.state == row.state:
+                found.append(queue.record(now))
+            elif not partial:
+                found.append(queue.record(row))
     return found
 
 
@@ -167,7 +170,7 @@ async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord
         fields = {} if sieve.body else {"history": 20, "body": True, "lean": False}
         async with aclosing(_steps(queue, sieve, **fields)) as steps:
             async for rows in steps:
-                for record in await _whole(queue, rows) if sieve.body else map(queue.record, rows):
+                for record in await _whole(queue, rows, partial=True) if sieve.body else map(queue.record, rows):
                     yield record
 
 

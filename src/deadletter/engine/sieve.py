@@ -30,21 +30,24 @@ class Sieve:
     Attributes:
         body: rows must bring their body to be judged.
         history: how much of it they must bring.
-        lean: they need no other columns than a lean scan brings.
+        lean: their other columns may be those of a lean scan.
         countable: the columns that a Scan narrows by decide, so that a store can count.
     """
 
     def __init__(self, queue: DeadLetterQueue, wanted: Query) -> None:
         self._queue = queue
         self._wanted = wanted
-        self.body = any(getattr(wanted, name) is not None for name in _IN_TASK)
-        self.history = int(any(getattr(wanted, name) is not None for name in _IN_FAILURE))
+        of_task = any(getattr(wanted, name) is not None for name in _IN_TASK)
+        of_failure = any(getattr(wanted, name) is not None for name in _IN_FAILURE)
+        viewed = queue.masked and (of_task or of_failure)  # what a viewer may not see must not answer guesses
+        self.body = of_task or viewed
+        self.history = int(of_failure or viewed)
+        self.lean = not viewed
         self.countable = not self.body and not self.history and not (wanted.type is not None and is_glob(wanted.type))
-        self._tests = [*_tests(wanted), *([self._holds_task] if self.body else [])]
+        self._tests = [*_tests(wanted), *([self._holds_task] if of_task else [])]
+        if viewed:
+            self._tests = [lambda row: wanted.matches(queue.record(row))]
         self._signs = _signs(wanted) if type(queue.codec) is JsonCodec else ()
-        self.lean = not queue.masked or self.countable
-        if not self.lean:  # what a viewer may not see must not answer guesses
-            self.body, self.history, self._tests = True, 1, [self._holds_record]
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -61,9 +64,6 @@ class Sieve:
 
     def _holds(self, row: Row) -> bool:
         return all(test(row) for test in self._tests)
-
-    def _holds_record(self, row: Row) -> bool:
-        return self._wanted.matches(self._queue.record(row))
 
     def _holds_task(self, row: Row) -> bool:
         body = row.body

@@ -69,6 +69,21 @@ async def test_a_list_is_of_one_state(dlq, kill):
     assert (await dlq.list(Query(ids=[]))).items == []
 
 
+async def test_what_changed_meanwhile_is_not_told_by_half(dlq, kill, backend, monkeypatch):
+    """A search of payloads reads too little of a row to show it, so it is left out."""
+    (dead,) = await kill(dlq, Task(type="t", payload={"n": 1}))
+    scan = backend.scan
+
+    async def scan_then_retry(queue, wish):
+        found = await scan(queue, wish)
+        monkeypatch.undo()
+        await dlq.retry(dead)
+        return found
+
+    monkeypatch.setattr(backend, "scan", scan_then_retry)
+    assert (await dlq.list(Query(payload={"n": 1}))).items == []
+
+
 @pytest.mark.parametrize("counts", [True, False], ids=["the store counts", "the store cannot"])
 async def test_a_filtered_total_is_exact_where_few_rows_decide_it(dlq, kill, clock, backend, monkeypatch, counts):
     """And a lower bound where more would have to be looked at; with the same answers from any store."""

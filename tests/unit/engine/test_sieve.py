@@ -14,6 +14,7 @@ from deadletter.model.record import EDITED
 from deadletter.model.row import FailureRow, Row
 from deadletter.model.task import from_ms
 from deadletter.rules.codec import JsonCodec
+from deadletter.views import Viewer
 
 NOW_MS = 1_800_000_000_000
 DLQ = DeadLetterQueue("memory://")
@@ -50,6 +51,7 @@ def rows(draw: st.DrawFn) -> Row:
         fingerprint=last.fingerprint if last else None,
         error_type=last.error_type if last else None,
         release=draw(st.sampled_from([None, "r1"])),
+        redact=draw(st.sampled_from(["", "a", "a.c"])),
         body=body,
         history=failures,
     )
@@ -89,6 +91,14 @@ def twins(value):
     if isinstance(value, bool) or not isinstance(value, int | float):
         return [value]
     return [value, float(value), *([int(value), -value] if value == int(value) and value == 0 else [])]
+
+
+@settings(max_examples=500)
+@given(query=queries, row=rows())
+def test_through_a_view_it_judges_what_is_shown(query, row):
+    """What a view hides matches nothing, in a payload or in a text."""
+    seen = Viewer().queue(DLQ)
+    assert (Sieve(seen, query).of([row]) == [row]) is query.matches(seen.record(row))
 
 
 @given(value=values, name=names, payload=payloads)
