@@ -151,7 +151,7 @@ async def test_a_store_that_hangs_does_not_keep_it_from_the_rest(make_queue, bac
         return await apply(queue, batch)
 
     async def slow(_):
-        await pass_until(lambda: False, step=0.05)
+        await pass_until(lambda: False, step=0.25)
 
     monkeypatch.setattr(backend, "apply", hang)
     task_id = await dlq.enqueue(Task(type="t"))

@@ -76,7 +76,7 @@ queries = st.builds(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=250)
 @given(query=queries, row=rows())
 def test_it_judges_a_row_as_the_query_judges_its_record(query, row):
     expected = query.matches(DLQ.record(row))
@@ -93,7 +93,7 @@ def twins(value):
     return [value, float(value), *([int(value), -value] if value == int(value) and value == 0 else [])]
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(query=queries, row=rows())
 def test_through_a_view_it_judges_what_is_shown(query, row):
     """What a view hides matches nothing, in a payload or in a text."""

@@ -193,13 +193,15 @@ async def test_two_workers_never_share_a_task(make_queue):
 
 # How it sleeps
 
+IDLE = 4  # who sleeps in an idle worker: the feeder, the sweeper, its sign of life, its look at what is paused
+
 
 async def test_an_idle_worker_wakes_at_once_on_new_work(dlq, working, until, clock):
     ran = []
     dlq.processor("t")(lambda task: ran.append(task.id))
     async with working(dlq):
         for _ in range(3):
-            await until(lambda: clock.sleepers >= 3)
+            await until(lambda: clock.sleepers >= IDLE)
             task_id = await dlq.enqueue(Task(type="t"))
             await until(lambda: task_id in ran)  # noqa: B023 - awaited here
     assert clock.monotonic() == 0, "no time had to pass"
@@ -208,11 +210,11 @@ async def test_an_idle_worker_wakes_at_once_on_new_work(dlq, working, until, clo
 async def test_and_at_the_next_due_time(dlq, working, until, clock):
     ran = []
     dlq.processor("t")(lambda task: ran.append(clock.monotonic()))
+    await dlq.enqueue(Task(type="t", delay=2.5))
     async with working(dlq):
-        await dlq.enqueue(Task(type="t", delay=2.5))
-        await until(lambda: clock.sleepers >= 3)
+        await until(lambda: clock.sleepers >= IDLE)
         clock.advance(2.49)
-        await until(lambda: clock.sleepers >= 3)
+        await until(lambda: clock.sleepers >= IDLE)
         assert ran == []
         clock.advance(0.01)
         await until(lambda: ran)
@@ -231,7 +233,7 @@ async def test_an_idle_worker_does_not_poll(dlq, backend, working, until, clock,
     async with working(dlq):
         await until(lambda: claims)
         for _ in range(60):
-            await until(lambda: clock.sleepers >= 3)
+            await until(lambda: clock.sleepers >= IDLE)
             clock.advance(1)
     assert len(claims) <= 14, "a hint may be lost, so that it looks every five seconds"
 
@@ -240,7 +242,7 @@ async def test_a_registration_while_it_runs_is_taken_up_at_once(dlq, working, un
     ran = []
     await dlq.enqueue(Task(type="late"))
     async with working(dlq):
-        await until(lambda: clock.sleepers >= 3)
+        await until(lambda: clock.sleepers >= IDLE)
         dlq.processor("late")(lambda task: ran.append(task.id))
         await until(lambda: ran)
 
