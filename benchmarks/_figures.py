@@ -55,12 +55,12 @@ class Figure:
 
     Attributes:
         unit: of its value.
-        beside: the figure that it is divided by.
+        beside: the figure that it is divided by: the first of these that was measured.
         goals: backend → ``"value <= 20"`` or ``"ratio >= 0.7"``.
     """
 
     unit: str
-    beside: str | None = None
+    beside: tuple[str, ...] = ()
     goals: Mapping[str, str] = {}
 
 
@@ -100,7 +100,7 @@ def table(runs: Sequence[Found], figures: Mapping[str, Figure], backend: str) ->
     rows: list[dict[str, object]] = []
     for name in sorted(names, key=lambda name: (*name.partition(" ")[:1], list(names).index(name))):
         figure = figures.get(name) or figures[name.partition(" @ ")[0]]
-        beside = figure.beside if figure.beside in value else None
+        beside = next((other for other in figure.beside if other in value), None)
         ratio = value[name] / value[beside] if beside is not None else None
         rows.append(
             {

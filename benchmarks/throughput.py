@@ -1,6 +1,6 @@
 """What the library costs and how late it is, beside what the machine allows and the fastest peer.
 
-    python benchmarks/throughput.py --backend memory|sqlite [--only W1,W2] [--n 20000] [--runs 3] [--json FILE]
+    python benchmarks/throughput.py --backend memory|sqlite|redis [--only W1,W2] [--n 20000] [--runs 3] [--json FILE]
 
 W1 enqueue, W2 drain, W3 fail to dead with full tracebacks, W4 idle wake-up, W5 retry lateness, W6 kill -9 midway,
 ``memory``, ``import``, and ``letters``: looking at and purging as many dead letters as ``--letters`` says.
@@ -49,7 +49,7 @@ class Case:
     measure: Callable[[], Callable[..., Any]]
     share: int = 1
     most: int = 1_000_000
-    backends: tuple[str, ...] = ("memory", "sqlite")
+    backends: tuple[str, ...] = ("memory", "sqlite", "redis")
     needs: str | None = None
 
 
@@ -61,14 +61,18 @@ def _of(module: str, name: str, *arguments: Any, **options: Any) -> Callable[[],
     return load
 
 
-SQLITE = ("sqlite",)
+SQLITE, REDIS, SHARED = ("sqlite",), ("redis",), ("sqlite", "redis")
 CASES: Mapping[str, Case] = {
     "one by one": Case("W1", _of("_work", "enqueue_one_by_one"), share=10),
     "64 coroutines": Case("W1", _of("_work", "enqueue_by_64")),
     "bulk": Case("W1", _of("_work", "enqueue_in_bulk")),
     "bare one": Case("W1", _of("_bare_sqlite", "inserting", "W1 bare, 1 a commit", 1), share=10, backends=SQLITE),
     "bare 100": Case("W1", _of("_bare_sqlite", "inserting", "W1 bare, 100 a commit", 100), backends=SQLITE),
+    "bare EVALSHA": Case("W1", _of("_bare_redis", "one_by_one"), share=4, backends=REDIS),
+    "bare EVALSHAs": Case("W1", _of("_bare_redis", "in_pipelines"), backends=REDIS),
+    "huey enqueues": Case("W1", _of("_huey", "enqueue"), 4, backends=REDIS, needs="huey"),
     "drain": Case("W2", _of("_work", "drain")),
+    "huey on Redis": Case("W2", _of("_huey", "measure", "W2 huey on Redis"), 2, backends=REDIS, needs="huey"),
     "bare drain": Case("W2", _of("_bare_sqlite", "draining", "W2 bare, 100 a commit", 100), backends=SQLITE),
     "huey drain": Case("W2", _of("_huey", "measure", "W2 huey FULL", fsync=True), 8, backends=SQLITE, needs="huey"),
     "huey off": Case("W2", _of("_huey", "measure", "W2 huey OFF", fsync=False), backends=SQLITE, needs="huey"),
@@ -76,10 +80,13 @@ CASES: Mapping[str, Case] = {
     "huey fails": Case(
         "W3", _of("_huey", "measure", "W3 huey FULL", fsync=True, fails=True), 40, backends=SQLITE, needs="huey"
     ),
+    "huey fails on Redis": Case(
+        "W3", _of("_huey", "measure", "W3 huey on Redis", fails=True), 10, backends=REDIS, needs="huey"
+    ),
     "wake same": Case("W4", _of("_other", "wake_same"), share=100, most=500),
-    "wake other": Case("W4", _of("_other", "wake_other"), share=100, most=500, backends=SQLITE),
+    "wake other": Case("W4", _of("_other", "wake_other"), share=100, most=500, backends=SHARED),
     "retry": Case("W5", _of("_work", "retry_lateness"), share=100, most=500),
-    "kill": Case("W6", _of("_other", "kill"), most=1_000, backends=SQLITE),
+    "kill": Case("W6", _of("_other", "kill"), most=1_000, backends=SHARED),
     "memory": Case("memory", _of("_work", "memory")),
     "import": Case("import", _of("decorator", "cases")),
     "letters": Case("letters", _of("_letters", "letters")),
@@ -89,38 +96,61 @@ _PAGE = Figure("ms", goals={"sqlite": "value <= 5"})
 _FILTERED = Figure("ms", goals={"sqlite": "value <= 10"})
 _SEARCH = Figure("letters/s", goals={"sqlite": "value >= 100000"})
 FIGURES: Mapping[str, Figure] = {
-    "W1 one by one": Figure("tasks/s", "W1 bare, 1 a commit", {"sqlite": "ratio >= 0.7", "memory": "value >= 100000"}),
-    "W1 64 coroutines": Figure("tasks/s", "W1 bare, 1 a commit", {"sqlite": "ratio >= 10"}),
-    "W1 bulk": Figure("tasks/s", "W1 bare, 100 a commit", {"sqlite": "ratio >= 0.4"}),
+    "W1 one by one": Figure(
+        "tasks/s",
+        ("W1 bare, 1 a commit", "W1 bare EVALSHA"),
+        {"sqlite": "ratio >= 0.7", "memory": "value >= 100000", "redis": "ratio >= 0.9"},
+    ),
+    "W1 64 coroutines": Figure(
+        "tasks/s", ("W1 bare, 1 a commit", "W1 huey on Redis"), {"sqlite": "ratio >= 10", "redis": "ratio >= 3"}
+    ),
+    "W1 bulk": Figure(
+        "tasks/s", ("W1 bare, 100 a commit", "W1 huey on Redis"), {"sqlite": "ratio >= 0.4", "redis": "ratio >= 3"}
+    ),
+    "W1 bare EVALSHA": Figure("tasks/s"),
+    "W1 bare EVALSHA, 100 a pipeline": Figure("tasks/s"),
+    "W1 huey on Redis": Figure("tasks/s"),
     "W1 bare, 1 a commit": Figure("tasks/s"),
     "W1 bare, 100 a commit": Figure("tasks/s"),
-    "W2 drain": Figure("tasks/s", "W2 huey FULL", {"sqlite": "ratio >= 6", "memory": "value >= 100000"}),
+    "W2 drain": Figure(
+        "tasks/s",
+        ("W2 huey FULL", "W2 huey on Redis"),
+        {"sqlite": "ratio >= 6", "memory": "value >= 100000", "redis": "ratio >= 6"},
+    ),
+    "W2 huey on Redis": Figure("tasks/s"),
     "W2 bare, 100 a commit": Figure("tasks/s"),
     "W2 huey FULL": Figure("tasks/s"),
-    "W2 huey OFF": Figure("tasks/s", "W2 drain", {"sqlite": "ratio <= 1"}),
-    "W3 fail to dead": Figure("tasks/s", "W3 huey FULL", {"sqlite": "ratio >= 5"}),
+    "W2 huey OFF": Figure("tasks/s", ("W2 drain",), {"sqlite": "ratio <= 1"}),
+    "W3 fail to dead": Figure(
+        "tasks/s", ("W3 huey FULL", "W3 huey on Redis"), {"sqlite": "ratio >= 5", "redis": "ratio >= 5"}
+    ),
+    "W3 huey on Redis": Figure("tasks/s"),
     "W3 huey FULL": Figure("tasks/s"),
     "W4 wake-up in the same process, p50": Figure("ms"),
     "W4 wake-up in the same process, p99": Figure("ms", goals={"sqlite": "value <= 1", "memory": "value <= 1"}),
     "W4 wake-up in the same process, most": Figure("ms"),
-    "W4 wake-up in another process, p50": Figure("ms"),
-    "W4 wake-up in another process, p99": Figure("ms", goals={"sqlite": "value <= 20"}),
+    "W4 wake-up in another process, p50": Figure("ms", goals={"redis": "value <= 0.5"}),
+    "W4 wake-up in another process, p99": Figure("ms", goals={"sqlite": "value <= 20", "redis": "value <= 2"}),
     "W4 wake-up in another process, most": Figure("ms"),
-    "W4 idle CPU": Figure("% of a core", goals={"sqlite": "value <= 0.5"}),
-    "W5 retry lateness, p50": Figure("ms"),
-    "W5 retry lateness, p99": Figure("ms", goals={"sqlite": "value <= 20", "memory": "value <= 20"}),
+    "W4 idle CPU": Figure("% of a core", goals={"sqlite": "value <= 0.5", "redis": "value <= 0.2"}),
+    "W5 retry lateness, p50": Figure("ms", goals={"redis": "value <= 1.5"}),
+    "W5 retry lateness, p99": Figure(
+        "ms", goals={"sqlite": "value <= 20", "memory": "value <= 20", "redis": "value <= 5"}
+    ),
     "W5 retry lateness, most": Figure("ms"),
-    "W5 retry lateness, least": Figure("ms", goals={"sqlite": "value >= -1", "memory": "value >= -1"}),
-    "W6 lost": Figure("tasks", goals={"sqlite": "value <= 0"}),
-    "W6 all back": Figure("s after kill and lease", goals={"sqlite": "value <= 1"}),
+    "W5 retry lateness, least": Figure(
+        "ms", goals={"sqlite": "value >= -1", "memory": "value >= -1", "redis": "value >= -1"}
+    ),
+    "W6 lost": Figure("tasks", goals={"sqlite": "value <= 0", "redis": "value <= 0"}),
+    "W6 all back": Figure("s after kill and lease", goals={"sqlite": "value <= 1", "redis": "value <= 1"}),
     "W6 run twice": Figure("tasks"),
     "memory, a pending task": Figure("B"),
     "memory, a dead letter": Figure("B"),
     "decorator, sync call": Figure("µs added", goals={"sqlite": "value <= 0.5", "memory": "value <= 0.5"}),
     "decorator, async call": Figure("µs added", goals={"sqlite": "value <= 0.5", "memory": "value <= 0.5"}),
     "import asyncio": Figure("ms"),
-    "import DeadLetterQueue, Task": Figure("ms", "import asyncio", {"sqlite": "ratio <= 2", "memory": "ratio <= 2"}),
-    "import dead_lettered": Figure("ms", "import asyncio"),
+    "import DeadLetterQueue, Task": Figure("ms", ("import asyncio",), {"sqlite": "ratio <= 2", "memory": "ratio <= 2"}),
+    "import dead_lettered": Figure("ms", ("import asyncio",)),
     "letters stored": Figure("letters/s"),
     "letters: bare page of 50": Figure("ms"),
     "letters: page of 50": _PAGE,
@@ -144,9 +174,13 @@ def here(backend: str, case: str, n: int) -> Found:
     """Measure a case in this process."""
     logging.disable()
     measure = CASES[case].measure()
+    store = STORES[backend]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        answer = measure(STORES[backend], folder, n)
-        return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+        try:
+            answer = measure(store, folder, n)
+            return asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+        finally:
+            store.end(folder)
 
 
 def apart(backend: str, case: str, n: int) -> Found:

@@ -26,7 +26,12 @@ EVERYWHERE = {
 LIMITS = {"W1 bare, 1 a commit", "W2 bare, 100 a commit", "letters: bare page of 50 @ 200", "W6 lost", "W4 idle CPU"}
 
 
-@pytest.mark.parametrize(("backend", "expected"), [("memory", EVERYWHERE), ("sqlite", EVERYWHERE | LIMITS)])
+ON_REDIS = EVERYWHERE | {"W1 bare EVALSHA", "W1 bare EVALSHA, 100 a pipeline", "W6 lost", "W4 idle CPU"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"), [("memory", EVERYWHERE), ("sqlite", EVERYWHERE | LIMITS), ("redis", ON_REDIS)]
+)
 def test_every_figure_is_measured(backend: str, expected: set[str], tmp_path: Path) -> None:
     found = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "benchmarks/throughput.py"), "--backend", backend, "--here"]
