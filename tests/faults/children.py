@@ -157,6 +157,7 @@ async def worker(
 
 async def _stop_at_sigterm(working: Worker) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         async for _ in signals:
             working.stop()
 
@@ -413,6 +414,8 @@ def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
 def serve() -> None:
     """Fork children as asked, and tell how they ended."""
     living: set[int] = set()
+    # Kept back in each child until it can drain: a SIGTERM that comes earlier waits, and kills nobody.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "start":
