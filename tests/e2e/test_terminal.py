@@ -138,7 +138,8 @@ def test_ctrl_c_at_the_question_changes_nothing(spawn: Spawn, path: Path) -> Non
     child = spawn("purge", "--everything")
     child.expect_exact("[y/N] ")
     child.sendintr()
-    assert end(child, 130) == "^C\ndeadletter: interrupted\n"
+    # The terminal ends the line only where it was being read already.
+    assert end(child, 130).replace("\n", "") == "^Cdeadletter: interrupted"
     assert len(left(path)) == 3
 
 
