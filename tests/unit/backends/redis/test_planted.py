@@ -11,7 +11,7 @@ from deadletter.backends.redis import scripts
 
 from .test_lua_is_the_machine import agree
 
-SEEDS = 60
+SEEDS = 300
 PLANTED = {  # file, the line, what becomes of it
     "no token in the fence": ("apply", "(token ~= '' and mine ~= token)", "false"),
     "no generation in the fence": ("apply", "num(row[GE]) ~= tonumber(generation)", "false"),
