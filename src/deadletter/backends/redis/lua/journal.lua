@@ -88,7 +88,7 @@ local function wipe(id)
 end
 
 -- Delete a row past its keep; the letters among them are counted, and told by type.
-local aged = {}
+local aged, aged_types = {}, {} -- how many of a type, and the types in the order in which they were met
 local function forget(id, row)
   index(id, row, false)
   if row[ST] ~= 'gone' then
@@ -102,7 +102,11 @@ local function forget(id, row)
     redis.call('DEL', prefix .. 'k:' .. row[KE])
   end
   if row[ST] == 'dead' then
-    aged[row[TY]] = (aged[row[TY]] or 0) + 1
+    if not aged[row[TY]] then
+      aged[row[TY]] = 0
+      aged_types[#aged_types + 1] = row[TY]
+    end
+    aged[row[TY]] = aged[row[TY]] + 1
   end
 end
 

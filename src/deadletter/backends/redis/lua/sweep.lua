@@ -17,9 +17,9 @@ for _, id in ipairs(upto_now('keep', limit)) do
     place('keep', id, false)
   end
 end
-for type_, n in pairs(aged) do
-  count(cjson.encode({'aged_out', type_, ''}), n)
-  tell('purged', '', type_, n, nil, 'past its keep')
+for _, type_ in ipairs(aged_types) do
+  count(cjson.encode({'aged_out', type_, ''}), aged[type_])
+  tell('purged', '', type_, aged[type_], nil, 'past its keep')
 end
 
 local rows = {}
