@@ -16,7 +16,7 @@ import pytest
 
 from deadletter import BackendUnavailable, DeadLetterQueue, Query, State, Task
 from deadletter.backends.redis import RedisBackend
-from deadletter.model.row import DEAD, FailureRow, NewRow, Scan
+from deadletter.model.row import DEAD, Claim, Claimed, FailureRow, NewRow, Scan
 
 from ..redis_servers import Server, valkey, valkey_program
 
@@ -54,22 +54,30 @@ async def test_a_worker_works_fails_and_buries() -> None:
         assert (await dlq.purge(Query(type="b*"))).changed == 30
 
 
-async def test_an_idle_worker_wakes_at_once() -> None:
+async def test_an_idle_worker_wakes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """From another process's connection, without polling: well before the poll that a lost hint would cost."""
     url = valkey().emptied()
     async with DeadLetterQueue(url) as dlq, DeadLetterQueue(url) as other, anyio.create_task_group() as group:
-        ran = anyio.Event()
+        ran, looked = anyio.Event(), anyio.Event()
+        claim = dlq.backend.claim
+
+        async def claim_and_tell(queue: str, wish: Claim) -> Claimed:
+            claimed = await claim(queue, wish)
+            looked.set()
+            return claimed
 
         @dlq.processor("t")
         async def t(_: Task) -> None:
             ran.set()
 
+        monkeypatch.setattr(dlq.backend, "claim", claim_and_tell)
         group.start_soon(dlq.worker().run)
         with valkey().client() as client:
             with anyio.fail_after(10):
                 while not client.pubsub_channels("dl:*bell"):
                     await anyio.sleep(0.01)
-        await anyio.sleep(0.3)  # the worker's first claim has found nothing by now
+            with anyio.fail_after(10):
+                await looked.wait()  # and found nothing
         began = time.monotonic()
         await other.enqueue(Task(type="t"))
         with anyio.fail_after(4):

@@ -117,7 +117,7 @@ class Endpoint:
         pool = redis.asyncio.BlockingConnectionPool(
             max_connections=CONNECTIONS,
             timeout=_PATIENCE,
-            connection_class=_QUICK.get(self.async_class, self.async_class),  # type: ignore[arg-type]
+            connection_class=_QUICK.get(self.async_class, self.async_class),  # type: ignore[arg-type]  # asked for as async
             retry=AsyncRetry(NoBackoff(), 0),
             **self.options,
         )

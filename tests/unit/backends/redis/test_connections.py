@@ -255,8 +255,6 @@ def test_a_forked_child_connects_anew(loop: str) -> None:
 
 
 def test_an_asyncio_stand_in_serves_asyncio_alone() -> None:
-    pytest.importorskip("trio")
-
     async def run() -> None:
         backend = RedisBackend(fakeredis.FakeAsyncRedis())
         with pytest.raises(BackendUnavailable, match="serves asyncio alone"):

@@ -45,18 +45,11 @@ local function claimable(head)
   return expires and expires <= now and 'expired' or nil
 end
 
-local function before(a, b) -- by due time, then by bytes: < would ask the locale
+local function before(a, b) -- by due time, then by id
   if a.due ~= b.due then
     return a.due < b.due
   end
-  local x, y = a.ids[a.at], b.ids[b.at]
-  for at = 1, math.min(#x, #y) do
-    local p, q = string.byte(x, at), string.byte(y, at)
-    if p ~= q then
-      return p < q
-    end
-  end
-  return #x < #y
+  return below(a.ids[a.at], b.ids[b.at])
 end
 
 -- A line of one type is read in parts; false where nothing (more) is due.

@@ -10,16 +10,6 @@ local limit, history, body, look = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[1
 local WISHES = 13
 local SHORT = 500 -- as many running rows are sorted here
 
-local function below(x, y) -- by bytes, as sorted sets do; < would ask the locale
-  for at = 1, math.min(#x, #y) do
-    local p, q = string.byte(x, at), string.byte(y, at)
-    if p ~= q then
-      return p < q
-    end
-  end
-  return #x < #y
-end
-
 -- How many entries lie before (time, id); inclusive counts an equal one too.
 local function position(time, id, inclusive)
   local low = redis.call('ZCOUNT', set, '-inf', '(' .. time)
