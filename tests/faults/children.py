@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -45,9 +46,9 @@ class Fate:
         self._point = point
         self._left = after
 
-    def reach(self, point: str) -> None:
+    def reach(self, point: str | None) -> None:
         """Die here, if it is time."""
-        if point == self._point:
+        if point is not None and point == self._point:
             self._left -= 1
             if self._left <= 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -312,6 +313,7 @@ class DoomedSpool(SpoolFile):
     def __init__(self, path: Path, fate: Fate) -> None:
         super().__init__(path)
         self.fate = fate
+        self._within = threading.local()  # who gives back changes the file from a thread of its own
 
     def put(self, url: str, queue: str, row: NewRow, now_ms: int) -> None:
         self.fate.reach("before_spooled")
@@ -326,19 +328,17 @@ class DoomedSpool(SpoolFile):
 
     @contextmanager
     def _inside(self, point: str) -> Iterator[None]:
-        changing = self._changing
-
-        @contextmanager
-        def doomed() -> Iterator[Any]:
-            with changing() as connection:
-                yield connection
-                self.fate.reach(point)
-
-        self._changing = doomed  # type: ignore[method-assign]
+        self._within.point = point
         try:
             yield
         finally:
-            self._changing = changing  # type: ignore[method-assign]
+            self._within.point = None
+
+    @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        with super()._changing() as connection:
+            yield connection
+            self.fate.reach(getattr(self._within, "point", None))
 
 
 async def capturer(*, path: str, name: str, kill_at: str | None = None, after: int = 1, most: int = 1_000_000) -> None:
