@@ -18,11 +18,14 @@ import anyio
 import pytest
 
 from deadletter.backends.memory import MemoryBackend
+from deadletter.backends.redis import RedisBackend
 from deadletter.backends.sqlite import SQLiteBackend
 from deadletter.interfaces import Backend, Clock
 from deadletter.model.row import Row, Scan
 
-from .store import Store
+from ..redis_servers import debian, valkey
+from .redis_store import RedisStore
+from .store import SqliteStore, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,9 +91,14 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path)
+def made_store(kind: str, folder: Path) -> Store:
+    """A store of a kind, with nothing in it."""
+    return SqliteStore(folder) if kind == "sqlite" else RedisStore(folder, {"redis": valkey, "debian": debian}[kind]())
+
+
+@pytest.fixture(params=["sqlite", "redis", pytest.param("debian", marks=pytest.mark.full)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    store = made_store(request.param, tmp_path)
     yield store
     store.close()
 
@@ -102,7 +110,7 @@ def start(server: Server, store: Store, tmp_path: Path) -> Iterator[Callable[...
     numbers = itertools.count(1)
 
     def start_one(role: str, **said: Any) -> Child:
-        said = {"name": f"{role}-{next(numbers)}", "path": str(store.path), **said}
+        said = {"name": f"{role}-{next(numbers)}", "url": store.url, "folder": str(tmp_path), **said}
         pid = server.ask(do="start", role=role, log=str(tmp_path / "children.log"), said=said)
         children.append(Child(server, pid, said["name"]))
         return children[-1]
@@ -123,11 +131,14 @@ def eventually(predicate: Callable[[], object], within: float = 15.0) -> Any:
         time.sleep(0.01)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Backend]:
-    """A function that opens one store: on SQLite each time with threads and connections of its own."""
+    """A function that opens one store: elsewhere than in memory each time with threads and connections of its own."""
     if request.param == "sqlite":
         return lambda clock=None: SQLiteBackend(tmp_path / "queue.db", clock=clock)
+    if request.param == "redis":
+        url = valkey().emptied()
+        return lambda clock=None: RedisBackend(url, clock=clock)
     made: list[Backend] = []
 
     def memory(clock: Clock | None = None) -> Backend:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Any
 
-from .store import ENDS, Store
-
-Audit = dict[str, list[dict[str, Any]]]
+from .store import ENDS, Audit, Store
 
 
 def check(store: Store, *, killed: Collection[str] = ()) -> None:
     """Fail with everything that is wrong; ``killed`` are the names of the workers that may have lost leases."""
-    audit: Audit = defaultdict(list)
-    names = ("was", "became", "started", "owner", "token", "attempts", "losses", "replays")
-    for id_, *values in store.ask(f"SELECT id, {', '.join(names)} FROM audit ORDER BY n"):
-        audit[id_].append(dict(zip(names, values, strict=True)))
+    audit = store.audit()
     found = [
         *nothing_lost(store),
         *nothing_made_up(store),
@@ -44,15 +38,8 @@ def nothing_made_up(store: Store) -> Iterator[str]:
 
 
 def counts_hold(store: Store) -> Iterator[str]:
-    """I3: each index holds what the rows say, and the tally equals a recount."""
-    for (said,) in store.ask("PRAGMA integrity_check"):
-        if said != "ok":
-            yield f"I3: {said}"
-    rows = store.ask("SELECT queue, state, priority, type, coalesce(reason, '') FROM dl_rows WHERE state <> 'gone'")
-    tally = store.ask("SELECT queue, state, priority, type, reason, count FROM dl_tally WHERE count <> 0")
-    told, recount = {tuple(key): n for *key, n in tally}, dict(Counter(rows))
-    if told != recount:
-        yield f"I3: the tally says {told}, a recount {recount}"
+    """I3 (and I12): each index holds what the rows say, and the tally equals a recount."""
+    yield from (f"I3: {said}" for said in store.differences())
 
 
 def attempts_add_up(store: Store, audit: Audit) -> Iterator[str]:
@@ -90,9 +77,7 @@ def counters_hold(store: Store, audit: Audit) -> Iterator[str]:
         "lost": sum(step["losses"] for step in steps),
         "replayed": sum(step["replays"] for step in steps),
     }
-    mine = "queue = (SELECT n FROM dl_queues WHERE name = 'default')"
-    counted = dict(store.ask(f"SELECT name, sum(count) FROM dl_counters WHERE {mine} GROUP BY name"))
-    told = dict(store.ask(f"SELECT kind, count(*) FROM dl_events WHERE {mine} GROUP BY kind"))
+    counted, told = store.counters(), store.events()
     for name, n in expected.items():
         if counted.get(name, 0) != n:
             yield f"I6: {name} is counted {counted.get(name, 0)} times and happened {n} times"

@@ -1,19 +1,97 @@
-"""The SQLite file under test, and a trigger on it that writes down every transition in its own transaction."""
+"""A store under test, that writes down every transition in its own transaction, and a producer on it."""
 
 from __future__ import annotations
 
+import abc
 import sqlite3
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from deadletter import DeadLetterQueue, Task
-from deadletter.backends.sqlite import SQLiteBackend
+from deadletter.backends import backend_from_url
+from deadletter.engine.sync import wait_for
 
 from .ledger import Ledger
+from .opening import AUDITED
 
 ENDS = ("succeeded", "dead", "gone")
+
+Audit = dict[str, list[dict[str, Any]]]
+
+
+class Store(abc.ABC):
+    """One queue in one place, a producer on it, and ways to look at it past the library."""
+
+    over_a_wire = False  # there, what was sent is done, whoever dies
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.ledger = Ledger(folder)
+        self.backend = backend_from_url(url)
+        self.dlq = DeadLetterQueue(self.backend)
+
+    @abc.abstractmethod
+    def rows(self, columns: str = "id, state") -> list[tuple[Any, ...]]:
+        """Columns of every task of the queue."""
+
+    @abc.abstractmethod
+    def audited(self) -> list[tuple[Any, ...]]:
+        """Every transition in order: the fields AUDITED of each."""
+
+    @abc.abstractmethod
+    def counters(self) -> dict[str, int]:
+        """Lifetime counters by name."""
+
+    @abc.abstractmethod
+    def events(self) -> dict[str, int]:
+        """Stored events by kind."""
+
+    @abc.abstractmethod
+    def differences(self) -> Iterator[str]:
+        """Where an index, the tally or the store itself says something else than the rows."""
+
+    def close(self) -> None:
+        self.dlq.sync.aclose()
+        wait_for(self.backend.aclose)
+
+    def audit(self) -> Audit:
+        """Every transition by task."""
+        audit: Audit = defaultdict(list)
+        for id_, *values in self.audited():
+            audit[id_].append(dict(zip(AUDITED[1:], values, strict=True)))
+        return audit
+
+    def enqueue(self, *tasks: Task) -> None:
+        """Enqueue and note the answer."""
+        self.ledger.note("offered", *(task.id for task in tasks))
+        self.ledger.acknowledge(*self.dlq.sync.enqueue_many(tasks))
+
+    def sweep(self) -> int:
+        """Look for lapsed leases, as every worker does."""
+        return int(wait_for(self.dlq.sweep))
+
+    def row(self, task_id: str) -> dict[str, Any]:
+        """One task."""
+        names = ("state", "attempts", "lease_losses", "reason", "owner", "token", "lease_ms", "postpones")
+        found = self.rows(f"id, {', '.join(names)}")
+        return next(dict(zip(names, values, strict=True)) for id_, *values in found if id_ == task_id)
+
+    def in_state(self, *states: str) -> list[str]:
+        """The ids of tasks in these states."""
+        return [id_ for id_, state in self.rows() if state in states]
+
+    def drained(self) -> bool:
+        """Whether every task has ended."""
+        return not self.in_state("pending", "running")
+
+    def began(self, *ids: str) -> Sequence[str]:
+        """Those of ``ids`` (of all) that a processor has begun."""
+        return [id_ for id_ in self.ledger.ids("began") if not ids or id_ in ids]
+
 
 _AUDIT = """
 CREATE TABLE audit (
@@ -34,17 +112,15 @@ BEGIN
           NEW.attempts - OLD.attempts, NEW.lease_losses - OLD.lease_losses, NEW.replays - OLD.replays);
 END;
 """
+_MINE = "queue = (SELECT n FROM dl_queues WHERE name = 'default')"
 
 
-class Store:
-    """One file, a producer on it, and plain SQL to look at it."""
+class SqliteStore(Store):
+    """One file, with a trigger on it, and plain SQL to look at it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "queue.db"
-        self.url = f"sqlite:///{self.path}"
-        self.ledger = Ledger(folder)
-        self.backend = SQLiteBackend(self.path)
-        self.dlq = DeadLetterQueue(self.backend)
+        super().__init__(folder, f"sqlite:///{self.path}")
         self.dlq.sync.open()
         with closing(self.connect()) as connection:
             connection.executescript(_AUDIT)
@@ -53,48 +129,29 @@ class Store:
         """A connection of our own."""
         return sqlite3.connect(self.path, timeout=30, isolation_level=None)
 
-    def close(self) -> None:
-        self.dlq.sync.aclose()
-        self._blocking(self.backend.aclose)
-
-    @staticmethod
-    def _blocking(function: Any) -> Any:
-        from deadletter.engine.sync import wait_for
-
-        return wait_for(function)
-
-    def enqueue(self, *tasks: Task) -> None:
-        """Enqueue and note the answer."""
-        self.ledger.note("offered", *(task.id for task in tasks))
-        self.ledger.acknowledge(*self.dlq.sync.enqueue_many(tasks))
-
-    def sweep(self) -> int:
-        """Look for lapsed leases, as every worker does."""
-        return int(self._blocking(self.dlq.sweep))
-
     def ask(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with closing(self.connect()) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def rows(self, columns: str = "id, state") -> list[tuple[Any, ...]]:
-        """Columns of every task of the queue."""
-        return self.ask(f"SELECT {columns} FROM dl_rows WHERE queue = (SELECT n FROM dl_queues WHERE name = 'default')")
+        return self.ask(f"SELECT {columns} FROM dl_rows WHERE {_MINE}")
 
-    def row(self, task_id: str) -> dict[str, Any]:
-        """One task."""
-        names = ("state", "attempts", "lease_losses", "reason", "owner", "token", "lease_ms", "postpones")
-        found = self.rows(f"id, {', '.join(names)}")
-        return next(dict(zip(names, values, strict=True)) for id_, *values in found if id_ == task_id)
+    def audited(self) -> list[tuple[Any, ...]]:
+        return self.ask(f"SELECT {', '.join(AUDITED)} FROM audit ORDER BY n")
 
-    def in_state(self, *states: str) -> list[str]:
-        """The ids of tasks in these states."""
-        return [id_ for id_, state in self.rows() if state in states]
+    def counters(self) -> dict[str, int]:
+        return dict(self.ask(f"SELECT name, sum(count) FROM dl_counters WHERE {_MINE} GROUP BY name"))
 
-    def drained(self) -> bool:
-        """Whether every task has ended."""
-        return not self.in_state("pending", "running")
+    def events(self) -> dict[str, int]:
+        return dict(self.ask(f"SELECT kind, count(*) FROM dl_events WHERE {_MINE} GROUP BY kind"))
 
-    def began(self, *ids: str) -> Sequence[str]:
-        """Those of ``ids`` (of all) that a processor has begun."""
-        return [id_ for id_ in self.ledger.ids("began") if not ids or id_ in ids]
+    def differences(self) -> Iterator[str]:
+        for (said,) in self.ask("PRAGMA integrity_check"):
+            if said != "ok":
+                yield said
+        rows = self.ask("SELECT queue, state, priority, type, coalesce(reason, '') FROM dl_rows WHERE state <> 'gone'")
+        tally = self.ask("SELECT queue, state, priority, type, reason, count FROM dl_tally WHERE count <> 0")
+        told, recount = {tuple(key): n for *key, n in tally}, {key: rows.count(key) for key in set(rows)}
+        if told != recount:
+            yield f"the tally says {told}, a recount {recount}"

@@ -14,12 +14,14 @@ from deadletter.backends.sqlite import file
 
 from .conftest import Child, eventually
 from .invariants import check
-from .store import Store
+from .store import SqliteStore
+
+pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 Start = Callable[..., Child]
 
 
-def test_four_processes_share_a_file(store: Store, start: Start) -> None:
+def test_four_processes_share_a_file(store: SqliteStore, start: Start) -> None:
     """Two enqueue while two work, and each task is done once."""
     producers = [start("producer", most=60) for _ in range(2)]
     workers = [start("worker") for _ in range(2)]
@@ -33,7 +35,7 @@ def test_four_processes_share_a_file(store: Store, start: Start) -> None:
 
 
 @pytest.mark.parametrize("held", [1.5, pytest.param(10.0, marks=pytest.mark.full)])
-def test_a_held_lock_is_waited_for(store: Store, start: Start, held: float) -> None:
+def test_a_held_lock_is_waited_for(store: SqliteStore, start: Start, held: float) -> None:
     """Another program's transaction delays an enqueue and a worker's outcomes, and nothing else."""
     store.enqueue(Task(type="work", id="first", payload={"seconds": 0.2}))
     worker = start("worker", lease=60)
@@ -52,7 +54,7 @@ def test_a_held_lock_is_waited_for(store: Store, start: Start, held: float) -> N
     check(store)
 
 
-def test_a_lock_that_is_never_let_go_fails_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_never_let_go_fails_whole(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "LOCK_SECONDS", 0.2)
     store.backend._writer.connection.execute("PRAGMA busy_timeout = 100")
     with closing(store.connect()) as connection:
@@ -68,7 +70,7 @@ def test_a_lock_that_is_never_let_go_fails_whole(store: Store, monkeypatch: pyte
     check(store)
 
 
-def test_a_full_disk_refuses_whole(store: Store, start: Start) -> None:
+def test_a_full_disk_refuses_whole(store: SqliteStore, start: Start) -> None:
     """No byte fits any more in the middle of a producer's work: what was refused is not there, the rest is intact."""
     child = start("producer", size=20_000, file_limit=3_000_000)
     eventually(child.ended)
@@ -85,7 +87,7 @@ def test_a_full_disk_refuses_whole(store: Store, start: Start) -> None:
     check(store)
 
 
-def test_a_store_at_its_page_limit_refuses_whole_and_recovers(store: Store) -> None:
+def test_a_store_at_its_page_limit_refuses_whole_and_recovers(store: SqliteStore) -> None:
     """SQLite's own "database or disk is full", on the connection that writes; room again, and it goes on."""
     store.enqueue(Task(type="work", id="before"))
     writer = store.backend._writer.connection

@@ -13,9 +13,11 @@ import pytest
 
 from deadletter.backends.sqlite import SpoolFile
 
-from .children import SPOOL_POINTS
 from .conftest import Child, eventually
-from .store import Store
+from .sqlite_roles import SPOOL_POINTS
+from .store import SqliteStore
+
+pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 Start = Callable[..., Child]
 IN, OUT = SPOOL_POINTS[:3], SPOOL_POINTS[3:]
@@ -29,9 +31,9 @@ def away(tmp_path: Path) -> Path:
     return path
 
 
-def spooled(store: Store) -> list[str]:
+def spooled(store: SqliteStore) -> list[str]:
     """The ids that wait."""
-    path = store.path.parent / "captures.spool"
+    path = store.folder / "captures.spool"
     if not path.exists():
         return []
     with closing(sqlite3.connect(path, timeout=30)) as connection:
@@ -45,7 +47,7 @@ def died_at(child: Child, point: str) -> None:
     assert child.code == -signal.SIGKILL, f"should have died at {point}: {child.code}"
 
 
-def nothing_is_lost_or_doubled(store: Store) -> None:
+def nothing_is_lost_or_doubled(store: SqliteStore) -> None:
     """What was acknowledged is there once, and what is there was called; a call may be there of which nobody knows."""
     acknowledged = set(store.ledger.ids("acknowledged"))
     stored = [id_ for id_, _ in store.rows()]
@@ -58,7 +60,7 @@ def nothing_is_lost_or_doubled(store: Store) -> None:
     assert set(inserted.values()) == {1}
 
 
-def test_no_capture_is_lost_by_a_kill_on_its_way_in(store: Store, start: Start, away: Path) -> None:
+def test_no_capture_is_lost_by_a_kill_on_its_way_in(store: SqliteStore, start: Start, away: Path) -> None:
     for round_ in range(3):
         for point in IN:
             died_at(start("capturer", kill_at=point, after=2 + round_), point)
@@ -74,7 +76,7 @@ def test_no_capture_is_lost_by_a_kill_on_its_way_in(store: Store, start: Start, 
     assert order == waiting
 
 
-def test_a_drainer_that_dies_anywhere_loses_and_doubles_nothing(store: Store, start: Start, away: Path) -> None:
+def test_a_drainer_that_dies_anywhere_loses_and_doubles_nothing(store: SqliteStore, start: Start, away: Path) -> None:
     for point in OUT:
         away.touch()
         start("capturer", most=120)
@@ -87,7 +89,7 @@ def test_a_drainer_that_dies_anywhere_loses_and_doubles_nothing(store: Store, st
     nothing_is_lost_or_doubled(store)
 
 
-def test_processes_that_capture_and_give_back_at_the_same_time(store: Store, start: Start, away: Path) -> None:
+def test_processes_that_capture_and_give_back_at_the_same_time(store: SqliteStore, start: Start, away: Path) -> None:
     """The store comes and goes, and everybody who shares the file brings what waits; some die of it."""
     children = [start("capturer") for _ in range(2)] + [start("drainer", lease_ms=2_000) for _ in range(2)]
     for at in range(3):
@@ -108,10 +110,10 @@ def test_processes_that_capture_and_give_back_at_the_same_time(store: Store, sta
     nothing_is_lost_or_doubled(store)
 
 
-def test_a_spool_left_by_the_dead_is_whole(store: Store, start: Start, away: Path) -> None:
+def test_a_spool_left_by_the_dead_is_whole(store: SqliteStore, start: Start, away: Path) -> None:
     """A process that died inside of a transaction leaves a journal: the next one rolls it back."""
     died_at(start("capturer", kill_at="in_spooling", after=3), "in_spooling")
-    file = SpoolFile(store.path.parent / "captures.spool")
+    file = SpoolFile(store.folder / "captures.spool")
     assert file.count(store.url, "default") == 2
     with closing(sqlite3.connect(file.path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

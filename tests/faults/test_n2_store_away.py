@@ -14,7 +14,7 @@ from deadletter.model.row import Change, Claim, Claimed, Row, Verdict
 
 from .conftest import Child, eventually, recount, soon
 from .invariants import check
-from .store import Store
+from .store import SqliteStore
 
 LEASE = 0.2
 
@@ -103,12 +103,13 @@ async def _is(backend: Backend, state: str) -> bool:
     return row is not None and row.state == state
 
 
-def test_a_locked_file_keeps_no_outcome_from_being_stored(store: Store, start: Callable[..., Child]) -> None:
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_a_locked_file_keeps_no_outcome_from_being_stored(store: SqliteStore, start: Callable[..., Child]) -> None:
     """A real worker, told "locked" again and again for five leases, stores it once the lock is gone."""
     store.enqueue(Task(type="work", id="x", payload={"do": "block", "seconds": 0.1}))
     worker = start("worker", lease=LEASE, lock_seconds=0.05)
     eventually(lambda: store.began("x"))
-    log = store.path.parent / "children.log"
+    log = store.folder / "children.log"
     with closing(store.connect()) as connection:
         connection.execute("BEGIN IMMEDIATE")
         eventually(lambda: "outcomes wait for the store" in log.read_text() if log.exists() else False)
