@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,19 @@ def path_of(url: str) -> Path:
 
 
 @contextmanager
+def patched_scripts(read: Callable[[str], str]) -> Iterator[None]:
+    """Read the Lua files so for a while."""
+    real = scripts._read
+    scripts._read = read
+    scripts.load_script.cache_clear()
+    try:
+        yield
+    finally:
+        scripts._read = real
+        scripts.load_script.cache_clear()
+
+
+@contextmanager
 def audited_scripts() -> Iterator[None]:
     """Let every script append what it changes to the list ``audit`` of its shard."""
     read = scripts._read
@@ -47,10 +60,5 @@ def audited_scripts() -> Iterator[None]:
             text = text.replace(_PLACE, _AUDIT + _PLACE)
         return text
 
-    scripts._read = with_audit
-    scripts.load_script.cache_clear()
-    try:
+    with patched_scripts(with_audit):
         yield
-    finally:
-        scripts._read = read
-        scripts.load_script.cache_clear()

@@ -157,12 +157,13 @@ class RedisStore(Store):
 
     over_a_wire = True
 
-    def __init__(self, folder: Path, server: Server, *, query: str = "", url: str | None = None) -> None:
+    def __init__(self, folder: Path, server: Server, *, url: str | None = None, database: str | None = None) -> None:
         self._auditing = audited_scripts()
         self._auditing.__enter__()
         self.server = server
-        self.emptied = server.emptied()
-        super().__init__(folder, (url or self.emptied) + query)
+        url = url or server.emptied()
+        self._database = database or url.rpartition("=")[2]
+        super().__init__(folder, url)
         self.prefix = prefix("default")
         self.dlq.sync.open()
 
@@ -172,7 +173,7 @@ class RedisStore(Store):
 
     def ask(self, *command: Any) -> Any:
         """The answer to one command, on a connection of our own."""
-        with self.server.client(db=int(self.emptied.rpartition("=")[2])) as client:
+        with self.server.client(db=int(self._database)) as client:
             return client.execute_command(*command)
 
     def snapshot(self) -> Snapshot:

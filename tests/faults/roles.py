@@ -104,10 +104,20 @@ async def stop_at_sigterm(working: Worker) -> None:
 
 
 async def producer(
-    *, url: str, folder: str, name: str, most: int = 1_000_000, size: int = 10, file_limit: int | None = None
+    *,
+    url: str,
+    folder: str,
+    name: str,
+    most: int = 1_000_000,
+    size: int = 10,
+    file_limit: int | None = None,
+    patient: bool = False,
 ) -> None:
-    """Enqueue one, then a few, then one again, and note each answer; a refusal ends it."""
-    ledger = Ledger(Path(folder))
+    """Enqueue one, then a few, then one again, and note each answer.
+
+    A refusal ends it; who is patient asks again with the same ids until the store is back. So does the file ``enough``.
+    """
+    ledger, enough = Ledger(Path(folder)), Path(folder) / "enough"
     async with DeadLetterQueue(url) as dlq:
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
@@ -115,13 +125,18 @@ async def producer(
             ids = [f"{name}-{at}"] if at % 2 else [f"{name}-{at}-{i}" for i in range(5)]
             tasks = [Task(type="work", id=id_, payload={"fill": "x" * size}) for id_ in ids]
             ledger.note("offered", *ids)
-            try:
-                await (dlq.enqueue(tasks[0]) if len(tasks) == 1 else dlq.enqueue_many(tasks))
-            except Exception as error:
-                cause = error.__cause__ or error
-                ledger.note("refused", *ids, isinstance(cause, BackendUnavailable), str(cause))
-                return
+            while True:
+                try:
+                    await (dlq.enqueue(tasks[0]) if len(tasks) == 1 else dlq.enqueue_many(tasks))
+                    break
+                except Exception as error:
+                    cause = error.__cause__ or error
+                    ledger.note("refused", *ids, isinstance(cause, BackendUnavailable), str(cause))
+                    if not (patient and isinstance(cause, BackendUnavailable)):
+                        return
             ledger.acknowledge(*ids)
+            if enough.exists():
+                return
 
 
 async def pauser(*, url: str, folder: str, name: str, glob: str) -> None:

@@ -8,14 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import redis
 
 from deadletter import DeadLetterQueue, Task, current_attempt
 from deadletter.backends import _shelf
+from deadletter.backends.redis import RedisBackend, scripts
+from deadletter.backends.redis.keys import prefix
 from deadletter.backends.sqlite import lanes
 from deadletter.interfaces import Backend
 from deadletter.model.row import Claim, Claimed
 
+from ..redis_servers import valkey
 from .conftest import recount
+from .opening import patched_scripts
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +86,32 @@ class Steps:
         patch.setattr(_shelf.Shelf, "claim", counted)
 
 
+_COUNTED = """
+local cost, server = 0, redis
+local redis = {pcall = server.pcall, call = function(...)
+  local answer = server.call(...)
+  cost = cost + 1 + select('#', ...) + (type(answer) == 'table' and #answer or 0)
+  return answer
+end}
+"""
+_TOLD = "server.call('RPUSH', prefix .. 'costs', cost)\n"
+
+
+@contextmanager
+def counting_scripts() -> Iterator[None]:
+    """Let each claim's script count what it asks and is given: calls, arguments, answers."""
+    read = scripts._read
+
+    def counting(name: str) -> str:
+        text = read(name)
+        if name == "prelude":
+            return _COUNTED + text
+        return text.removesuffix("return answer\n") + _TOLD + "return answer\n" if name == "claim" else text
+
+    with patched_scripts(counting):
+        yield
+
+
 async def drain(backend: Backend, name: str, many: int, monkeypatch: pytest.MonkeyPatch) -> Steps:
     """Have so many due tasks done by one worker; answer what its steps cost."""
     steps, began, held, most = Steps(), [], 0, 0
@@ -102,9 +133,12 @@ async def drain(backend: Backend, name: str, many: int, monkeypatch: pytest.Monk
         began.append((task.payload["n"], current_attempt().number))
 
     await dlq.enqueue_many([Task(type="work", id=f"{n:06}", payload={"n": n}) for n in range(many)])
-    with monkeypatch.context() as patch, steps.watch(monkeypatch):
+    with monkeypatch.context() as patch, steps.watch(monkeypatch), counting_scripts():
         patch.setattr(backend, "claim", counted)
         await dlq.worker().run_until_idle()
+    if isinstance(backend, RedisBackend):
+        with redis.Redis.from_url(backend.url) as client:
+            steps.costs = [int(cost) for cost in client.lrange(f"{prefix(name)}costs", 0, -1)]
     assert began == [(n, 1) for n in range(many)]  # in order, each once
     assert most <= IN_HAND
     rows = await recount(backend, name)
@@ -124,3 +158,22 @@ async def test_a_step_costs_the_same_whatever_is_due(
     assert max(steps.costs) <= GROWTH * max(few.costs)
     assert max(steps.rows, default=0) <= lanes.ROWS + 100
     await backend.aclose()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_script_holds_the_server_for_5_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow script is slow each time; what the machine held up once is not."""
+    slow: list[set[bytes]] = []
+    for attempt in range(3):
+        backend = RedisBackend(valkey().emptied())
+        with redis.Redis.from_url(backend.url) as client:
+            client.config_set("slowlog-log-slower-than", 5000)
+            client.slowlog_reset()
+            await drain(backend, f"slow{attempt}", 100_000 if attempt == 0 else 20_000, monkeypatch)
+            slow.append({entry["command"][:60] for entry in client.slowlog_get(128) if b"EVAL" in entry["command"]})
+        await backend.aclose()
+        if not slow[-1]:
+            return
+    assert set.intersection(*slow) == set()
