@@ -65,11 +65,12 @@ def claimed(store: Behind) -> Row:
 
 def put(store: Behind) -> Inserted:
     answer: list[Insertion] = insisted(
-        lambda: store.backend.insert(QUEUE, [NewRow(id="x", type="t", key="k", body=b"{}")])
+        lambda: store.backend.insert(QUEUE, [NewRow(id="x", type="t", key="k", body=b"{}", count=COUNT)])
     )
     return answer[0].verdict
 
 
+COUNT = (("enqueued", "t", ""),)
 FAILURE = FailureRow(attempt=1, error_type="E", message="no", fingerprint="f", traceback="Traceback")
 CHANGES: dict[str, Callable[[Row], Any]] = {
     "succeed": lambda row: changes.succeed(row, "op", 1_000_000),

@@ -31,14 +31,19 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisStore
 
 def enqueue_until_refused(store: RedisStore) -> None:
     for n in range(1_000):
-        store.enqueue(Task(type="work", id=f"t{n}", payload={"fill": "x" * 1_000}))
+        enqueue(store, Task(type="work", id=f"t{n}", payload={"fill": "x" * 1_000}))
+
+
+def enqueue(store: RedisStore, task: Task) -> None:
+    store.ledger.note("offered", task.id)
+    store.ledger.acknowledge(store.dlq.sync.enqueue(task))
 
 
 def test_who_enqueues_is_told_and_the_rest_goes_on(store: RedisStore, start: Callable[..., Child]) -> None:
     for n in range(20):
         store.ledger.note("offered", f"letter{n}")
         store.dlq.sync.capture(Task(type="work", id=f"letter{n}", payload={}), ValueError("no"))
-    [letters] = [len(store.in_state("dead"))]
+    letters = len(store.in_state("dead"))
     used = int(store.ask("INFO", "memory")["used_memory"])
     store.ask("CONFIG", "SET", "maxmemory", used + 300_000)
     with pytest.raises(BackendError, match="no memory left: nothing was stored"):
@@ -51,8 +56,8 @@ def test_who_enqueues_is_told_and_the_rest_goes_on(store: RedisStore, start: Cal
     eventually(lambda: len(store.in_state("succeeded")) == len(stored))
     assert worker.drain() == 0
     with pytest.raises(BackendError, match="no memory left"):
-        store.enqueue(Task(type="work", id="refused"))
+        enqueue(store, Task(type="work", id="refused"))
     store.ask("CONFIG", "SET", "maxmemory", 0)
-    store.enqueue(Task(type="work", id="refused"))
+    enqueue(store, Task(type="work", id="refused"))
     assert store.dlq.sync.process_task("refused", lambda task: store.ledger.effect(task.id, None))
     check(store)

@@ -11,9 +11,7 @@ from deadletter import Task
 from .conftest import Child, eventually
 from .redis_store import RedisStore
 
-pytestmark = pytest.mark.parametrize(
-    "store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True
-)
+pytestmark = pytest.mark.parametrize("store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True)
 
 
 def places(store: RedisStore, id_: str) -> list[str]:

@@ -9,10 +9,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from ..redis_servers import valkey
+
 ROOT = Path(__file__).parents[2]
 
 HEAD = """
 import multiprocessing, os, sys, threading, time, warnings
+import logging
+logging.disable(logging.WARNING)
 from pathlib import Path
 warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
 import anyio
@@ -21,7 +27,7 @@ from tests.faults.ledger import Ledger
 
 folder = Path(sys.argv[1])
 ledger = Ledger(folder)
-url = f"sqlite:///{folder}/queue.db"
+url = sys.argv[2]
 forking = multiprocessing.get_context("fork")
 
 def join(children):
@@ -31,11 +37,11 @@ def join(children):
 """
 
 
-def run(folder: Path, code: str) -> str:
+def run(folder: Path, code: str, url: str) -> str:
     """Run a program that forks; it must end by itself, quietly."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + code, str(folder)],
+        [sys.executable, "-c", HEAD + code, str(folder), url],
         capture_output=True,
         text=True,
         timeout=100,
@@ -46,12 +52,22 @@ def run(folder: Path, code: str) -> str:
     return done.stdout
 
 
-def whole(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return valkey().emptied() if request.param == "redis" else f"sqlite:///{tmp_path}/queue.db"
+
+
+SQLITE_ALONE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+def whole(url: str) -> None:
+    if not url.startswith("sqlite:"):
+        return
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_parent_and_children_work_on_one_file_and_nothing_is_doubled(tmp_path: Path) -> None:
+def test_parent_and_children_work_on_one_file_and_nothing_is_doubled(tmp_path: Path, url: str) -> None:
     """Connected by the blocking calls and by a worker, whose threads (writer, reader, keeper, listener) stay behind."""
     told = run(
         tmp_path,
@@ -78,12 +94,14 @@ anyio.run(dlq.worker().run_until_idle)
 print(sum(ledger.effects().values()), dict(dlq.sync.stats().by_state)["succeeded"])
 dlq.sync.aclose()
 """,
+        url,
     )
     assert told == "[0, 0, 0]\n150 150\n"
-    whole(tmp_path / "queue.db")
+    whole(url)
 
 
-def test_what_a_child_stored_survives_that_its_parent_leaves(tmp_path: Path) -> None:
+@SQLITE_ALONE
+def test_what_a_child_stored_survives_that_its_parent_leaves(tmp_path: Path, url: str) -> None:
     """A parent that closes the last connection that it knows of takes the log away: not from under its child."""
     told = run(
         tmp_path,
@@ -118,15 +136,16 @@ gone.set()
 child.join(30)
 print(child.exitcode, strangers.exitcode)
 """,
+        url,
     )
     assert told == "0 0\n"
-    whole(tmp_path / "queue.db")
+    whole(url)
     with closing(sqlite3.connect(tmp_path / "queue.db")) as connection:
         ids = {id_ for (id_,) in connection.execute("SELECT id FROM dl_rows").fetchall()}
     assert {"parent", "stranger", *(f"child-{at}" for at in range(20))} <= ids
 
 
-def test_forks_in_the_middle_of_the_parents_writing(tmp_path: Path) -> None:
+def test_forks_in_the_middle_of_the_parents_writing(tmp_path: Path, url: str) -> None:
     told = run(
         tmp_path,
         """
@@ -160,12 +179,14 @@ for thread in threads:
 found = {row.id for row in dlq.sync.scan(Query(state="pending"))}
 print(codes, set(ledger.ids("acknowledged")) <= found, len([i for i in found if i.startswith("child")]))
 """,
+        url,
     )
     assert told == f"{[0] * 8} True 80\n"
-    whole(tmp_path / "queue.db")
+    whole(url)
 
 
-def test_a_preloaded_application_captures_in_each_of_its_workers(tmp_path: Path) -> None:
+@SQLITE_ALONE
+def test_a_preloaded_application_captures_in_each_of_its_workers(tmp_path: Path, url: str) -> None:
     """Spool included: parent and children wait for the same store, and what waits is brought once."""
     told = run(
         tmp_path,
@@ -211,11 +232,12 @@ found = [row.id for row in dlq.sync.scan(Query(state="pending"))]
 print(codes, sorted(found) == sorted(ledger.ids("acknowledged")), len(found), dlq.sync.stats().spooled)
 dlq.sync.aclose()
 """,
+        url,
     )
     assert told == "[0, 0, 0, 0] True 60 0\n"
 
 
-def test_a_raw_fork_ends_without_a_crash(tmp_path: Path) -> None:
+def test_a_raw_fork_ends_without_a_crash(tmp_path: Path, url: str) -> None:
     """The child leaves the interpreter in the ordinary way, atexit and all, and so does its parent after it."""
     told = run(
         tmp_path,
@@ -233,5 +255,6 @@ with dlq.sync.subscribe() as events:  # its listener and the loop of all blockin
 
 print(dlq.sync.stats().by_state["pending"])
 """,
+        url,
     )
     assert told == "3\n"

@@ -12,9 +12,7 @@ from deadletter.backends.redis.keys import BETWEEN
 from .conftest import Child, eventually
 from .redis_store import RedisStore
 
-pytestmark = pytest.mark.parametrize(
-    "store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True
-)
+pytestmark = pytest.mark.parametrize("store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True)
 
 APPENDED = f"{BETWEEN}a field that only the newer version knows"
 
