@@ -91,6 +91,12 @@ def server() -> Iterator[Server]:
     server.close()
 
 
+# What takes seconds of waiting: in the test command on SQLite alone.
+SLOW_ON_REDIS = pytest.mark.parametrize(
+    "store", ["sqlite", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("redis", "debian"))], indirect=True
+)
+
+
 def made_store(kind: str, folder: Path) -> Store:
     """A store of a kind, with nothing in it."""
     return SqliteStore(folder) if kind == "sqlite" else RedisStore(folder, {"redis": valkey, "debian": debian}[kind]())

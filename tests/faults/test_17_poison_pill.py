@@ -10,13 +10,14 @@ from deadletter import Task
 from deadletter.engine.sync import wait_for
 from deadletter.model.row import Claim
 
-from .conftest import Child, eventually
+from .conftest import SLOW_ON_REDIS, Child, eventually
 from .invariants import check
 from .store import Store
 
 Start = Callable[..., Child]
 
 
+@SLOW_ON_REDIS
 def test_only_the_pill_dies(store: Store, start: Start) -> None:
     """Default settings but a short lease. 31 run beside it, 8 more wait: they are never claimed while it runs."""
     store.enqueue(

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from deadletter import Task
 from deadletter.engine.sync import wait_for
 
-from .conftest import Child, eventually
+from .conftest import SLOW_ON_REDIS, Child, eventually
 from .store import Store
+
+pytestmark = SLOW_ON_REDIS
 
 Start = Callable[..., Child]
 
