@@ -55,7 +55,7 @@ def audited_scripts() -> Iterator[None]:
 
     def with_audit(name: str) -> str:
         text = read(name)
-        if name == "journal":
+        if name == "journal" and _AUDIT not in text:  # two stores may be open at once
             assert text.count(_PLACE) == 1, "journal.lua writes its records elsewhere now: put the audit there"
             text = text.replace(_PLACE, _AUDIT + _PLACE)
         return text

@@ -101,19 +101,26 @@ def test_killed_in_a_long_loop(store: Store, start: Start) -> None:
     kill_loop(store, start, 240)
 
 
-@pytest.mark.parametrize("point", [*POINTS, TORN])
-def test_a_task_survives_each_point(store: Store, start: Start, point: str) -> None:
+def survive(store: Store, start: Start, point: str) -> None:
     """One task, one death; a loss is counted unless the outcome was stored before."""
-    if point not in points_of(store):
-        point = "mid_settle"
+    stored = ("mid_settle", "after_settle") if store.over_a_wire else ("after_settle",)
     store.enqueue(Task(type="work", id="t0", idempotency_key="k"))
     victim = start("worker", kill_at=point, **SETTINGS)
     eventually(victim.ended)
     assert victim.code == -signal.SIGKILL
     start("worker", **SETTINGS)
     eventually(store.drained)
-    stored = ("mid_settle", "after_settle") if store.over_a_wire else ("after_settle",)
     row = store.row("t0")
     assert (row["state"], row["attempts"], row["lease_losses"]) == ("succeeded", 1, int(point not in stored))
     assert store.ledger.effects() == {"t0": 1}
     check(store, killed=[victim.name])
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_task_survives_each_point(store: Store, start: Start, point: str) -> None:
+    survive(store, start, point)
+
+
+@pytest.mark.parametrize("store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True)
+def test_a_task_survives_half_a_request(store: Store, start: Start) -> None:
+    survive(store, start, TORN)
