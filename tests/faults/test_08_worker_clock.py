@@ -24,7 +24,7 @@ def test_a_wrong_clock_changes_nothing(store: Store, start: Callable[..., Child]
     store.enqueue(later)
     eventually(victim.ended)
     for skew in (HOUR, -HOUR):
-        start("worker", skew=skew, concurrency=4, **options)
+        start("worker", skew=skew, concurrency=4, **{**options, "lease": 5})
     eventually(lambda: set(store.in_state("pending", "running")) == {"later"})
     assert store.row("later")["state"] == "pending"  # not due by the store's clock, whatever a worker's says
     for id_, attempts, created_ms, ended_ms in store.rows("id, attempts, created_ms, ended_ms"):

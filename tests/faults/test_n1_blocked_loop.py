@@ -14,12 +14,12 @@ from .store import Store
 def test_no_lease_is_lost(store: Store, start: Callable[..., Child]) -> None:
     """Its thread of its own keeps the leases, that of a neighbour in the same loop too, while others sweep."""
     store.enqueue(
-        Task(type="work", id="blocks", payload={"do": "block", "seconds": 1.5}),
+        Task(type="work", id="blocks", payload={"do": "block", "seconds": 3}),
         Task(type="work", id="beside", payload={"seconds": 0.01}),
     )
-    worker = start("worker", lease=0.5)
+    worker = start("worker", lease=1)
     eventually(lambda: len(store.began()) == 2)
-    start("worker", lease=0.5)
+    start("worker", lease=1)
     eventually(lambda: store.sweep() or store.drained())
     eventually(store.drained)
     assert worker.drain() == 0
