@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from ..redis_servers import Server, debian_program
 
 COMMAND = [sys.executable, "-m", "deadletter"]
 
@@ -89,3 +91,44 @@ def test_too_few_deliveries_are_refused(environ: Mapping[str, str]) -> None:
     done = _demo(environ, "--deliveries", "3")
     assert done.returncode == 2
     assert done.stderr == "deadletter: --deliveries: 3 makes no demonstration; give 100 to 100000\n"
+
+
+@pytest.fixture
+def durable() -> Iterator[Server]:
+    server = Server(debian_program(), "--appendonly", "yes", "--appendfsync", "always")
+    yield server
+    server.end()
+
+
+def _until(demo: subprocess.Popen[str], word: str) -> None:
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if word in line:
+            return
+    pytest.fail(f"the demo ended without a word of {word!r}")
+
+
+@pytest.mark.full
+def test_the_account_closes_also_when_the_server_is_killed(environ: Mapping[str, str], durable: Server) -> None:
+    """Twice by SIGKILL, while workers deliver and while they retry; it stays away once for longer than a lease."""
+    command = [*COMMAND, "demo", "--url", durable.url(), "--json"]
+    demo = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        _until(demo, "deliveries accepted")
+        durable.kill()
+        _until(demo, "the store is away")
+        durable.start()
+        _until(demo, "the store is back")
+        _until(demo, "the receiver is up again")
+        durable.kill()
+        _until(demo, "the store is away")
+        time.sleep(3)  # longer than the demo's lease
+        durable.start()
+        out, err = demo.communicate(timeout=150)
+    finally:
+        demo.kill()
+        demo.wait()
+    account = json.loads(out)
+    assert demo.returncode == 0, (account, err)
+    assert (account["accepted"], account["delivered"], account["lost"]) == (1000, 997, 0)
+    assert account["problems"] == []

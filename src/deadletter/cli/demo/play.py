@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import attrs
@@ -18,6 +20,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
 from ...engine.queue import DeadLetterQueue
+from ...model.errors import BackendUnavailable
 from ...model.query import Query
 from ...model.record import Reason, State, Stats, TaskRecord
 from ...model.task import Task
@@ -26,6 +29,8 @@ from ..output import emit
 from .account import Account, settle
 from .script import APP, DOWN_AT, KILL_AT, LONGEST, OUTAGE, RECEIVER, TYPE, WORKERS, Script
 from .stage import Stage, open_stage
+
+_T = TypeVar("_T")
 
 
 @attrs.frozen
@@ -75,7 +80,8 @@ async def _story(
 ) -> Account:
     act = _Act(script, stage, queue, receiver)
     stage.tell(f"{WORKERS} worker processes on {queue.backend.url}; a receiver on http://{receiver.address}")
-    accepted = await queue.enqueue_many(_tasks(script))
+    tasks = _tasks(script)  # with ids of their own: sent again, they are not stored twice
+    accepted = await act.patiently(lambda: queue.enqueue_many(tasks))
     stage.tell(f"{len(accepted)} webhook deliveries accepted")
     await act.until(lambda _: act.share >= KILL_AT)
     workers[0].send_signal(signal.SIGKILL)
@@ -92,7 +98,7 @@ async def _story(
     await act.until(_all_ended)
     uncertain |= await act.uncertain(accepted)
     states = await act.states(accepted)
-    stats = await queue.stats()
+    stats = await act.patiently(queue.stats)
     return settle(
         accepted=accepted,
         log=receiver.delivered(),
@@ -122,7 +128,7 @@ class _Act:
         deliverable = self.script.deliveries - self.script.new_format - self.script.gone
         with anyio.move_on_after(LONGEST):
             while True:
-                stats = await self.queue.stats()
+                stats = await self.patiently(self.queue.stats)
                 delivered = len(set(self.receiver.delivered()))
                 self.share = delivered / deliverable
                 by_state = stats.by_state
@@ -131,16 +137,37 @@ class _Act:
                     return
                 await anyio.sleep(0.05)
 
+    async def patiently(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """What it answers; asked again while the store is away, for ``LONGEST`` seconds."""
+        until = anyio.current_time() + LONGEST
+        told = False
+        while True:
+            try:
+                answer = await call()
+            except BackendUnavailable:
+                if anyio.current_time() > until:
+                    raise
+                if not told:
+                    self.stage.tell("the store is away; everybody waits for it")
+                told = True
+                await anyio.sleep(0.1)
+            else:
+                if told:
+                    self.stage.tell("the store is back")
+                return answer
+
     async def replay(self) -> int:
         """Show the failure groups, mend the receiver, send back what failed for its sake."""
         self.stage.tell("what is left is dead letters; by cause:")
-        for group in await self.queue.groups():
+        for group in await self.patiently(self.queue.groups):
             self.stage.line(f"           {group.count:>4} × {group.error_type.rpartition('.')[2]}: {group.message}")
         await self.receiver.be("mend")
         self.stage.tell("the receiver is mended: it reads the new format now")
         replayed = 0
-        for group in await self.queue.groups(Query(reason=Reason.RETRIES_EXHAUSTED)):
-            result = await self.queue.retry_all(Query(fingerprint=group.key))
+        exhausted = Query(reason=Reason.RETRIES_EXHAUSTED)
+        for group in await self.patiently(lambda: self.queue.groups(exhausted)):
+            query = Query(fingerprint=group.key)
+            result = await self.patiently(functools.partial(self.queue.retry_all, query))
             replayed += result.changed
             self.stage.tell(f"group {group.key[:12]} replayed: {result.changed} letters back to pending")
         return replayed
@@ -157,7 +184,8 @@ class _Act:
         found: list[TaskRecord] = []
         for at in range(0, len(ids), 1000):
             batch = ids[at : at + 1000]
-            found += (await self.queue.list(Query(state=None, ids=batch), limit=1000)).items
+            query = Query(state=None, ids=batch)
+            found += (await self.patiently(functools.partial(self.queue.list, query, limit=1000))).items
         return found
 
 
