@@ -1,0 +1,153 @@
+"""Many dead letters on a real server: every way to look at them, and the purge, in commands that hold nobody up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+
+import anyio
+import pytest
+import redis
+
+from deadletter import DeadLetterQueue, Query
+from deadletter.model.row import DEAD, FailureRow, NewRow
+
+from ..redis_servers import Server, debian_program
+
+pytestmark = pytest.mark.anyio
+
+SLOW_US = 5_000
+SPAN_MS = 7 * 24 * 3_600_000  # over which they died
+TYPES, CAUSES = 10, 100
+UNBOUNDED = {"keys", "smembers", "hgetall", "scan", "hscan", "sscan", "zscan", "hkeys", "hvals", "sort"}
+TRIES = 3  # others use this machine: what is slow is so each time
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(debian_program(), "--slowlog-log-slower-than", str(SLOW_US), "--slowlog-max-len", "1000")
+    yield server
+    server.end()
+
+
+def letter(number: int, n: int) -> NewRow:
+    cause = number * 7919 % CAUSES
+    at_ms = time.time_ns() // 1_000_000 - SPAN_MS + number * SPAN_MS // n
+    failure = FailureRow(
+        attempt=1,
+        at_ms=at_ms,
+        error_type="builtins.OSError",
+        message=f"no route to host {number}",
+        traceback="Traceback\n" + '  File "app.py", line 7, in send\n' * 20 + f"OSError: cause {cause}\n",
+        fingerprint=f"{cause:016x}",
+        worker="w",
+    )
+    return NewRow(
+        id=f"letter-{number:09d}",
+        type=f"type-{number % TYPES}",
+        priority=number % 3,
+        digest="d" * 64,
+        body=b'{"p":{"customer":{"id":%d},"text":"%s"}}' % (number, b"x" * 140),
+        state=DEAD,
+        reason="retries_exhausted",
+        attempts=1,
+        history=[failure],
+        created_at_ms=at_ms,
+        ended_at_ms=at_ms,
+    )
+
+
+async def fill(dlq: DeadLetterQueue, n: int) -> None:
+    for start in range(0, n, 1000):
+        async with anyio.create_task_group() as group:
+            for at in range(start, min(n, start + 1000), 100):
+                rows = [letter(number, n) for number in range(at, min(n, at + 100))]
+                group.start_soon(dlq.backend.insert, dlq.name, rows)
+
+
+def slow(client: redis.Redis) -> list[list[bytes]]:
+    """The commands that the server held against us since it was last asked."""
+    entries = client.slowlog_get(1000)
+    client.slowlog_reset()
+    return [entry["command"].split(b" ") for entry in entries]
+
+
+def mean_us(client: redis.Redis) -> float:
+    return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
+
+
+def names(client: redis.Redis) -> set[str]:
+    """The commands that ran since the statistics were reset, those inside scripts among them."""
+    return {name.removeprefix("cmdstat_").lower() for name in client.info("commandstats")}
+
+
+async def quick(name: str, client: redis.Redis, call: Callable[[], Awaitable[object]]) -> None:
+    """Reads whose every command is short, or is so when it is sent once more: it runs alone then."""
+    slow(client)
+    client.config_resetstat()
+    await call()
+    assert mean_us(client) < SLOW_US / 2, name
+    assert names(client) & UNBOUNDED <= {"hgetall"}, name  # counts.lua, of short hashes
+    for command in slow(client):
+        for _ in range(TRIES):
+            client.execute_command(*command)
+            if not slow(client):
+                break
+        else:
+            pytest.fail(f"{name}: slow {TRIES + 1} times in a row: {command}")
+
+
+async def look(dlq: DeadLetterQueue, client: redis.Redis, n: int) -> None:
+    first = await dlq.list()
+    assert first.total == n
+    asked = {
+        "all": Query(),
+        "type": Query(type="type-3"),
+        "glob": Query(type="*-3"),
+        "priority": Query(priority="high"),
+        "fingerprint": Query(fingerprint=f"{7:016x}"),
+        "reason": Query(reason="retries_exhausted"),
+        "time": Query(older_than=timedelta(milliseconds=SPAN_MS // 2)),
+        "type and priority": Query(type="type-3", priority="high"),
+        "text": Query(error_contains=f"HOST {n - 1}"),
+        "text that is nowhere": Query(error_contains="nobody *wrote* this"),
+        "payload": Query(payload={"customer.id": n - 1}),
+    }
+    for name, query in asked.items():
+
+        async def page(query: Query = query) -> None:
+            await dlq.list(query)
+
+        await quick(name, client, page)
+    await quick("next page", client, lambda: dlq.list(cursor=first.next_cursor))
+    assert [record.id async for record in dlq.scan(Query(payload={"customer.id": 1}))] == ["letter-000000001"]
+    for by in ("fingerprint", "type"):
+        groups = await dlq.groups(by=by)
+        assert sum(group.count for group in groups) == n
+        await quick(f"groups by {by}", client, lambda by=by: dlq.groups(by=by))
+
+
+@pytest.mark.parametrize(
+    "n", [pytest.param(50_000, marks=pytest.mark.full), pytest.param(1_000_000, marks=pytest.mark.soak)]
+)
+async def test_no_command_takes_long(n: int, server: Server) -> None:
+    """Over 5 ms each time that it is sent is long; nothing lists keys, members or whole hashes of what grows."""
+    async with DeadLetterQueue(server.url()) as dlq:
+        with server.client() as client:
+            await fill(dlq, n)
+            client.config_resetstat()
+            await look(dlq, client, n)
+            slow(client)
+            client.config_resetstat()
+            await dlq.purge(everything=True)
+            assert (await dlq.stats()).by_state["dead"] == 0
+            assert mean_us(client) < SLOW_US / 2
+            assert len(slow(client)) <= n / 100 / 10, "of the purge's n / 100 steps, on a machine with other work"
+            used = names(client)
+    assert used & UNBOUNDED <= {"hgetall"}
