@@ -81,6 +81,7 @@ _NOT_TAKEN = (
     "max_connections",
     "timeout",
 )
+_OCSP = ("ssl_validate_ocsp", "ssl_ocsp")  # which asyncio's connections do not know, not even to be off
 _parse_url: Any = synchronous.parse_url
 _OPTIONS = ("shards", "durability", "allow_eviction")
 
@@ -135,7 +136,7 @@ def of_client(client: redis.Redis | redis.asyncio.Redis) -> Endpoint:
     options = {
         name: value
         for name, value in pool.connection_kwargs.items()
-        if not name.startswith(_NOT_TAKEN) and value is not None
+        if not name.startswith(_NOT_TAKEN) and value is not None and (value or not name.startswith(_OCSP))
     }
     if hasattr(pool, "sentinel_manager"):
         from .sentinel import of_sentinel_pool
@@ -144,7 +145,9 @@ def of_client(client: redis.Redis | redis.asyncio.Redis) -> Endpoint:
     this: type = pool.connection_class
     is_async = isinstance(client, redis.asyncio.Redis)
     twin = _TWINS.get(this)
-    if inspect.iscoroutinefunction(options.get("redis_connect_func")):
+    if inspect.iscoroutinefunction(options.get("redis_connect_func")) or any(
+        name.startswith(_OCSP) for name in options
+    ):
         twin = None
     return Endpoint(
         url=_shown(options, secure=issubclass(this, synchronous.SSLConnection | asynchronous.SSLConnection)),
