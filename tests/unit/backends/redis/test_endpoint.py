@@ -145,3 +145,12 @@ def test_without_redis_py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_making_a_backend_connects_to_nothing() -> None:
     asyncio.run(RedisBackend("redis://nobody.invalid").aclose())
+
+
+def test_a_client_that_checks_ocsp_serves_from_threads() -> None:
+    """Asyncio's connections cannot check it: it is never left out in silence."""
+    plain = endpoint.of_client(redis.Redis(ssl=True))
+    assert not [name for name in plain.options if "ocsp" in name]
+    assert plain.async_class is redis.asyncio.SSLConnection
+    checking = endpoint.of_client(redis.Redis(ssl=True, ssl_validate_ocsp=True))
+    assert (checking.options["ssl_validate_ocsp"], checking.async_class) == (True, None)
