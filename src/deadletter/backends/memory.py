@@ -182,8 +182,8 @@ class MemoryBackend(Backend):
             if stirred:
                 yield Hint()
             for event in fresh:
-                seq = event.seq
-                yield event
+                before, seq = seq, event.seq
+                yield event.following(before)
             await bell.wait()
 
     def _step(self, queue: str) -> _Step:

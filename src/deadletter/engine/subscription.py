@@ -95,14 +95,11 @@ async def _received(stream: ObjectReceiveStream[_Told]) -> AsyncGenerator[Event,
 
 
 async def _events(signals: Signals, wanted: set[EventKind]) -> AsyncGenerator[Event, None]:
-    last: int | None = None
     async for signal in signals:
         if not isinstance(signal, EventRow):
             continue
-        if last is not None and signal.seq > last + 1:
-            missed = signal.seq - last - 1
-            yield Event(seq=signal.seq - 1, kind=EventKind.GAP, at=from_ms(signal.at_ms), count=missed)
-        last = signal.seq
+        if signal.missed:
+            yield Event(seq=signal.seq - 1, kind=EventKind.GAP, at=from_ms(signal.at_ms), count=signal.missed)
         if signal.kind in wanted:
             yield Event(
                 seq=signal.seq,

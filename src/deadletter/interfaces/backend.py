@@ -47,6 +47,7 @@ class Backend(abc.ABC):
     The store's clock is read once per step. ``deadletter.testing.BackendConformance`` proves an implementation.
     """
 
+    shards: int = 1  # over how many parts a queue is spread: order, and all or nothing, hold within each
     scan_limit: int = BATCH  # the most rows that one scan may ask for; raise it where reads block no writer
 
     @property
@@ -114,5 +115,6 @@ class Backend(abc.ABC):
         """What happens, as it happens.
 
         Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now
-        on). Hints may be lost. Events are kept in bounded number: where some are gone, the next one's ``seq`` jumps.
+        on). Hints may be lost. Events are kept in bounded number: where some are gone, the next
+        one says how many by ``missed``.
         """

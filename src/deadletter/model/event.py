@@ -29,7 +29,7 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        seq: rises within a queue; a subscriber that sees a jump missed something. ``paused`` and ``resumed`` have none
+        seq: rises within a queue, in steps of any size. ``paused`` and ``resumed`` have none
             of their own: they bear that of the event before them, 0 where there was none.
         kind: what happened. ``gap`` says that events were missed: look at the store.
         at: when.

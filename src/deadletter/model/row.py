@@ -338,7 +338,7 @@ class Counts:
 
 @attrs.frozen
 class EventRow:
-    """A stored event; ``seq`` rises by one per event within a queue."""
+    """A stored event; ``seq`` rises within a queue, and ``missed`` says how many before it are gone."""
 
     seq: int
     kind: str
@@ -347,6 +347,12 @@ class EventRow:
     type: str | None = None
     count: int = 1
     detail: Mapping[str, str] = attrs.field(factory=dict)
+    missed: int = 0
+
+    def following(self, seq: int) -> EventRow:
+        """The same, where events are numbered one by one, for a listener who had all up to ``seq``."""
+        missed = self.seq - seq - 1
+        return attrs.evolve(self, missed=missed) if missed > 0 else self
 
 
 @attrs.frozen

@@ -1,30 +1,25 @@
-"""The eleven methods on one Redis or Valkey server."""
+"""The eleven methods on Redis or Valkey: each queue is one shard, or spread over several."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from redis import exceptions
 
 from ...interfaces.backend import Backend, Signals
 from ...interfaces.clock import SystemClock
-from ...model.errors import DurabilityNotMet, InvalidSetting
+from ...model.errors import ConfigurationConflict, InvalidSetting
 from ...model.row import (
-    BATCH,
-    DEAD,
     Change,
     Claim,
     Claimed,
     Counts,
     EventRow,
     Hint,
-    Inserted,
     Insertion,
     Inspection,
     NewRow,
@@ -35,9 +30,10 @@ from ...model.row import (
 )
 from . import endpoint, inspection
 from .client import Connections, Ear
-from .keys import prefix, unescaped
-from .records import change_args, claim_args, insert_args, row_of, scan_args, texts_of
-from .scripts import load_script
+from .keys import prefix
+from .placement import MOST
+from .shard import EVENTS, Shard
+from .spread import Spread, Steps
 
 if TYPE_CHECKING:
     import redis
@@ -47,17 +43,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("deadletter.redis")
 
-_prefix = functools.lru_cache(1024)(prefix)
-_VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
-_INSERTED = {str(word).encode(): word for word in Inserted}
-_FEW = 2_000  # fields of tally or counters that come in one answer
-_EVENTS = 1_000  # read at once
-_WAIT_MS = 2_000  # for replicas
 _DURABILITY = re.compile(r"(wait|waitaof):([1-9][0-9]?)")
+_QUEUES = 1024  # whose shards are remembered
 
 
 class RedisBackend(Backend):
-    """Keeps tasks in Redis ≥ 7.0 or Valkey; every step is one Lua script.
+    """Keeps tasks in Redis ≥ 7.0 or Valkey; every step is one Lua script on each shard that it concerns.
 
     May be used from several event loops and threads at once, under asyncio and trio. Each asyncio loop has connections
     of its own; a forked child makes them anew.
@@ -65,7 +56,7 @@ class RedisBackend(Backend):
     Args:
         client: a ``redis.Redis``, a ``redis.asyncio.Redis`` (read for its address and options alone: never mutated,
             never closed), or a URL.
-        shards: over how many slots a queue is spread; this version knows 1.
+        shards: over how many slots each queue is spread, 1 to 64; fixed at a queue's first use. Order holds per shard.
         durability: ``"wait:N"`` or ``"waitaof:N"``: inserts and deaths wait for N replicas (or their AOF) and raise
             DurabilityNotMet where fewer have it within 2 s.
         allow_eviction: accept a server that deletes tasks when memory is short.
@@ -91,8 +82,9 @@ class RedisBackend(Backend):
             address = endpoint.of_client(client)
         else:
             raise InvalidSetting("backend", f"{type(client).__name__} is no client of redis-py that is served here")
-        if shards != 1:
-            raise InvalidSetting("shards", f"{shards!r}: this version keeps a queue in one slot; leave shards out")
+        if not isinstance(shards, int) or isinstance(shards, bool) or not 1 <= shards <= MOST:
+            raise InvalidSetting("shards", f"{shards!r} is no number of shards; give 1 to {MOST}")
+        self.shards = shards
         if durability is not None and not _DURABILITY.fullmatch(durability):
             raise InvalidSetting("durability", f'{durability!r} is not like "wait:1" or "waitaof:1"')
         self._durability = durability
@@ -100,6 +92,7 @@ class RedisBackend(Backend):
         self._clock = None if clock is None or isinstance(clock, SystemClock) else clock
         self._connections = Connections(address)
         self._known: inspection.Facts | None = None
+        self._queues: dict[str, Steps] = {}
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock | None = None) -> RedisBackend:
@@ -152,139 +145,98 @@ class RedisBackend(Backend):
         """See Backend.insert."""
         if not rows:
             return []
-        answer = await self._run("insert", queue, insert_args(rows), then=self._wait())
-        if self._durability is not None:
-            self._hold(answer.pop(), rows[0].id)
-        now_ms = int(answer[1])
-        return [_insertion(new, told, now_ms) for new, told in zip(rows, answer[2:], strict=False)]
+        return await (await self._steps(queue, writes=True)).insert(rows)
 
     async def claim(self, queue: str, claim: Claim) -> Claimed:
         """See Backend.claim."""
-        _, now, due, suspects, flat, words, *rows = await self._run("claim", queue, claim_args(claim))
-        texts = texts_of(flat)
-        return Claimed(
-            rows=[row_of(row, texts) for row in rows],
-            words={words[at].decode(): words[at + 1].decode() for at in range(0, len(words), 2)},
-            now_ms=int(now),
-            next_due_ms=int(due) if due else None,
-            suspects=suspects == 1,
-        )
+        return await (await self._steps(queue)).claim(claim)
 
     async def apply(self, queue: str, changes: Sequence[Change]) -> list[Verdict]:
         """See Backend.apply."""
         if not changes:
             return []
-        died = next((change.id for change in changes if change.to == DEAD), None) if self._durability else None
-        answer = await self._run("apply", queue, change_args(changes), then=self._wait() if died else ())
-        if died is not None:
-            self._hold(answer.pop(), died)
-        return [_VERDICTS[word] for word in answer[2:]]
+        return await (await self._steps(queue)).apply(changes)
 
     async def sweep(self, queue: str, limit: int) -> list[Row]:
         """See Backend.sweep."""
-        _, _, flat, *rows = await self._run("sweep", queue, [min(limit, BATCH)])
-        texts = texts_of(flat)
-        return [row_of(row, texts) for row in rows]
+        return await (await self._steps(queue)).sweep(limit)
 
     async def load(self, queue: str, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
         """See Backend.load."""
         if not ids:
             return []
-        _, _, flat, *rows = await self._run("load", queue, [history, *ids])
-        texts = texts_of(flat)
-        return [row_of(row, texts) if row else None for row in rows]
+        return await (await self._steps(queue)).load(ids, history=history)
 
     async def scan(self, queue: str, scan: Scan) -> Slice:
         """See Backend.scan."""
-        _, now, flat, time, id_, *rows = await self._run("scan", queue, scan_args(scan))
-        texts = texts_of(flat)
-        after = (int(time), id_.decode()) if time else None
-        return Slice(rows=[row_of(row, texts) for row in rows], after=after, now_ms=int(now))
+        return await (await self._steps(queue)).scan(scan)
 
     async def counts(self, queue: str) -> Counts:
         """See Backend.counts."""
-        _, now, tally, stats, pending, dead, overdue = await self._run("counts", queue, [_FEW])
-        tally = tally if tally is not None else await self._all(queue, "tally")
-        stats = stats if stats is not None else await self._all(queue, "stats")
-        late: dict[str, int] = {}
-        for at in range(0, len(overdue), 2):
-            type_ = unescaped(overdue[at].decode())
-            late[type_] = late.get(type_, 0) + int(overdue[at + 1])
-        return Counts(
-            tally=dict(_tallied(tally[at], tally[at + 1]) for at in range(0, len(tally), 2)),
-            lifetime={tuple(orjson.loads(stats[at])): int(stats[at + 1]) for at in range(0, len(stats), 2)},
-            oldest_pending_ms=int(pending) if pending else None,
-            oldest_dead_ms=int(dead) if dead else None,
-            overdue=late,
-            now_ms=int(now),
-        )
+        return await (await self._steps(queue)).counts()
 
     @asynccontextmanager
     async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:
-        """See Backend.listen."""
-        await self.open()
-        ear = await self._connections.listen(f"{_prefix(queue)}bell")
+        """See Backend.listen. The bell of a queue's first shard rings for all of them."""
+        steps = await self._steps(queue)
+        ear = await self._connections.listen(f"{prefix(queue)}bell")
         try:
-            if after is None:
-                after = int(await self._connections.command("HGET", f"{_prefix(queue)}meta", "seq") or 0)
-            async with aclosing(self._signals(queue, ear, after)) as signals:
+            after = await steps.position() if after is None else after
+            async with aclosing(self._signals(steps, ear, after)) as signals:
                 yield signals
         finally:
             await ear.close()
 
-    async def _signals(self, queue: str, ear: Ear, seq: int) -> AsyncGenerator[Hint | EventRow, None]:
+    async def _signals(self, steps: Steps, ear: Ear, seq: int) -> AsyncGenerator[Hint | EventRow, None]:
         told = True
         while True:
             while told:
-                fresh = await self._events(queue, seq)
+                fresh = await steps.events(seq)
                 for event in fresh:
                     seq = event.seq
                     yield event
-                told = len(fresh) == _EVENTS
+                told = len(fresh) >= EVENTS
             try:
                 told = await ear.hear()
             except (exceptions.RedisError, OSError) as error:
                 raise self._connections.away(error) from error
             yield Hint()
 
-    async def _events(self, queue: str, after: int) -> list[EventRow]:
-        key = f"{_prefix(queue)}events"
-        found = await self._connections.command("XRANGE", key, f"({after}-0", "+", "COUNT", _EVENTS)
-        return [_event(entry[0], entry[1]) for entry in found]
+    async def _steps(self, queue: str, *, writes: bool = False) -> Steps:
+        steps = self._queues.get(queue)
+        if steps is not None:
+            return steps
+        await self.open()
+        parts = [Shard(prefix(queue, n), self._connections, self._clock, self._durability) for n in range(self.shards)]
+        steps = parts[0] if self.shards == 1 else Spread(parts)
+        if await self._agreed(queue, f"{prefix(queue)}meta", writes=writes):
+            if len(self._queues) >= _QUEUES:
+                self._queues.pop(next(iter(self._queues)), None)
+            self._queues[queue] = steps
+        return steps
 
-    async def _all(self, queue: str, key: str) -> list[bytes]:
-        """A large hash, read in steps; what changes meanwhile may be counted before or after."""
-        found: dict[bytes, bytes] = {}
-        cursor: int | bytes = 0
-        while True:
-            answer = await self._connections.command("HSCAN", f"{_prefix(queue)}{key}", cursor, "COUNT", _FEW // 2)
-            cursor, page = answer
-            found.update(page if isinstance(page, dict) else zip(page[::2], page[1::2], strict=True))
-            if int(cursor) == 0:
-                return [part for pair in found.items() for part in pair]
+    async def _agreed(self, queue: str, meta: str, *, writes: bool) -> bool:
+        """Whether the queue is spread as we are told; False where there is no such queue yet."""
+        told, stored = await self._connections.command("HMGET", meta, "shards", "format")
+        if told is None and stored is not None:  # from before shards were known
+            told = 1
+        if told is None and writes:
+            await self._connections.command("HSETNX", meta, "shards", self.shards)
+            told = await self._connections.command("HGET", meta, "shards")
+        if told is None:
+            return False
+        if int(told) != self.shards:
+            raise ConfigurationConflict(
+                f"queue {queue!r} on {self.url} is kept in {int(told)} shards, and shards={self.shards} was asked for;"
+                f" use shards={int(told)}, or move it into a new queue by deadletter export | deadletter import"
+            )
+        return True
 
     async def _now_ms(self) -> int:
         if self._clock is not None:
             return self._clock.now_ms()
         seconds, micros = await self._connections.command("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
-
-    async def _run(self, name: str, queue: str, args: Sequence[Any], then: Sequence[Any] = ()) -> list[Any]:
-        if self._known is None:
-            await self.open()
-        now = "" if self._clock is None else self._clock.now_ms()
-        return await self._connections.script(load_script(name), f"{_prefix(queue)}meta", [now, *args], then)
-
-    def _wait(self) -> Sequence[Any]:
-        if self._durability is None:
-            return ()
-        how, _, replicas = self._durability.partition(":")
-        return ("WAIT", replicas, _WAIT_MS) if how == "wait" else ("WAITAOF", 0, replicas, _WAIT_MS)
-
-    def _hold(self, told: Any, task_id: str) -> None:
-        reached = told[1] if isinstance(told, list) else told
-        if int(reached) < int((self._durability or "wait:0").partition(":")[2]):
-            raise DurabilityNotMet(task_id)
 
 
 def _options(
@@ -299,37 +251,3 @@ def _options(
             raise InvalidSetting("url", f"allow_eviction={told['allow_eviction']} means nothing; write 0 or 1")
         allow_eviction = told["allow_eviction"] == "1"
     return shards, told.get("durability", durability), allow_eviction
-
-
-def _insertion(new: NewRow, told: Any, now_ms: int) -> Insertion:
-    if told == b"stored":
-        lease_ms = now_ms + new.lease_ms if new.lease_ms is not None else None
-        return Insertion(Inserted.STORED, new.id, new.state, 0, new.token, lease_ms, now_ms)
-    word, id_, state, generation, token, lease, body = told
-    return Insertion(
-        _INSERTED[word],
-        id_.decode(),
-        state.decode(),
-        int(generation or 0),
-        unescaped(token.decode()) or None,
-        int(lease) if lease else None,
-        now_ms,
-        body,
-    )
-
-
-def _tallied(field: bytes, n: bytes) -> tuple[tuple[str, int, str, str], int]:
-    state, rank, length, rest = field.split(b" ", 3)
-    cut = int(length)
-    type_, reason = unescaped(rest[cut:].decode()), unescaped(rest[:cut].decode())
-    return (state.decode(), int(rank), type_, reason), int(n)
-
-
-def _event(entry_id: bytes, flat: Any) -> EventRow:
-    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    told = {name.decode(): unescaped(value.decode()) for name, value in pairs}
-    detail = {name: told[name] for name in ("reason", "fingerprint", "why") if told.get(name)}
-    seq = int(entry_id.partition(b"-")[0])
-    return EventRow(
-        seq, told["kind"], int(told["at"]), told["id"] or None, told["type"] or None, int(told["n"]), detail
-    )

@@ -198,8 +198,8 @@ class SQLiteBackend(Backend):
                 )
                 ear.told = ear.told or len(fresh) == _EVENTS
                 for event in fresh:
-                    seq = event.seq
-                    yield event
+                    before, seq = seq, event.seq
+                    yield event.following(before)
             await ear.bell.wait()
             if ear.work:
                 ear.work = False

@@ -202,6 +202,7 @@ local function finish()
   finish_counts('tally', tally)
   finish_counts('stats', stats)
   if work or told then
-    redis.pcall('PUBLISH', prefix .. 'bell', told and 'event' or 'work') -- a user may be allowed no channel
+    local bell = string.gsub(prefix, ':%d+}:$', ':0}:') .. 'bell' -- all shards of a queue ring one
+    redis.pcall('PUBLISH', bell, told and 'event' or 'work') -- a user may be allowed no channel
   end
 end

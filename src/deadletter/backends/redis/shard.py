@@ -1,0 +1,193 @@
+"""One shard of a queue: its steps, each one script on its slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import orjson
+
+from ...interfaces.clock import Clock
+from ...model.errors import DurabilityNotMet
+from ...model.row import (
+    BATCH,
+    DEAD,
+    Change,
+    Claim,
+    Claimed,
+    Counts,
+    EventRow,
+    Inserted,
+    Insertion,
+    NewRow,
+    Row,
+    Scan,
+    Slice,
+    Verdict,
+)
+from .client import Connections
+from .keys import unescaped
+from .records import change_args, claim_args, insert_args, row_of, scan_args, texts_of
+from .scripts import load_script
+
+_VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
+_INSERTED = {str(word).encode(): word for word in Inserted}
+_FEW = 2_000  # fields of tally or counters that come in one answer
+EVENTS = 1_000  # read at once
+_WAIT_MS = 2_000  # for replicas
+
+
+@attrs.frozen(eq=False)
+class Shard:
+    """Where its keys begin, and by what it is reached."""
+
+    prefix: str
+    connections: Connections
+    clock: Clock | None
+    durability: str | None
+
+    async def insert(self, rows: Sequence[NewRow]) -> list[Insertion]:
+        """See Backend.insert."""
+        if not rows:
+            return []
+        answer = await self._run("insert", insert_args(rows), then=self._wait())
+        if self.durability is not None:
+            self._hold(answer.pop(), rows[0].id)
+        now_ms = int(answer[1])
+        return [_insertion(new, told, now_ms) for new, told in zip(rows, answer[2:], strict=False)]
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """See Backend.claim."""
+        _, now, due, suspects, flat, words, *rows = await self._run("claim", claim_args(claim))
+        texts = texts_of(flat)
+        return Claimed(
+            rows=[row_of(row, texts) for row in rows],
+            words={words[at].decode(): words[at + 1].decode() for at in range(0, len(words), 2)},
+            now_ms=int(now),
+            next_due_ms=int(due) if due else None,
+            suspects=suspects == 1,
+        )
+
+    async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
+        """See Backend.apply."""
+        if not changes:
+            return []
+        died = next((change.id for change in changes if change.to == DEAD), None) if self.durability else None
+        answer = await self._run("apply", change_args(changes), then=self._wait() if died else ())
+        if died is not None:
+            self._hold(answer.pop(), died)
+        return [_VERDICTS[word] for word in answer[2:]]
+
+    async def sweep(self, limit: int) -> list[Row]:
+        """See Backend.sweep."""
+        _, _, flat, *rows = await self._run("sweep", [min(limit, BATCH)])
+        texts = texts_of(flat)
+        return [row_of(row, texts) for row in rows]
+
+    async def load(self, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
+        """See Backend.load."""
+        if not ids:
+            return []
+        _, _, flat, *rows = await self._run("load", [history, *ids])
+        texts = texts_of(flat)
+        return [row_of(row, texts) if row else None for row in rows]
+
+    async def scan(self, scan: Scan) -> Slice:
+        """See Backend.scan."""
+        _, now, flat, time, id_, *rows = await self._run("scan", scan_args(scan))
+        texts = texts_of(flat)
+        after = (int(time), id_.decode()) if time else None
+        return Slice(rows=[row_of(row, texts) for row in rows], after=after, now_ms=int(now))
+
+    async def counts(self) -> Counts:
+        """See Backend.counts."""
+        _, now, tally, stats, pending, dead, overdue = await self._run("counts", [_FEW])
+        tally = tally if tally is not None else await self._all("tally")
+        stats = stats if stats is not None else await self._all("stats")
+        late: dict[str, int] = {}
+        for at in range(0, len(overdue), 2):
+            type_ = unescaped(overdue[at].decode())
+            late[type_] = late.get(type_, 0) + int(overdue[at + 1])
+        return Counts(
+            tally=dict(_tallied(tally[at], tally[at + 1]) for at in range(0, len(tally), 2)),
+            lifetime={tuple(orjson.loads(stats[at])): int(stats[at + 1]) for at in range(0, len(stats), 2)},
+            oldest_pending_ms=int(pending) if pending else None,
+            oldest_dead_ms=int(dead) if dead else None,
+            overdue=late,
+            now_ms=int(now),
+        )
+
+    async def position(self) -> int:
+        """The seq of its last event."""
+        return int(await self.connections.command("HGET", f"{self.prefix}meta", "seq") or 0)
+
+    async def events(self, after: int) -> list[EventRow]:
+        """Stored events after a seq, at most EVENTS, each telling how many before it are gone."""
+        key = f"{self.prefix}events"
+        found = await self.connections.command("XRANGE", key, f"({after}-0", "+", "COUNT", EVENTS)
+        told: list[EventRow] = []
+        for entry in found:
+            told.append(_event(entry[0], entry[1]).following(after))
+            after = told[-1].seq
+        return told
+
+    async def _all(self, key: str) -> list[bytes]:
+        """A large hash, read in steps; what changes meanwhile may be counted before or after."""
+        found: dict[bytes, bytes] = {}
+        cursor: int | bytes = 0
+        while True:
+            answer = await self.connections.command("HSCAN", f"{self.prefix}{key}", cursor, "COUNT", _FEW // 2)
+            cursor, page = answer
+            found.update(page if isinstance(page, dict) else zip(page[::2], page[1::2], strict=True))
+            if int(cursor) == 0:
+                return [part for pair in found.items() for part in pair]
+
+    async def _run(self, name: str, args: Sequence[Any], then: Sequence[Any] = ()) -> list[Any]:
+        now = "" if self.clock is None else self.clock.now_ms()
+        return await self.connections.script(load_script(name), f"{self.prefix}meta", [now, *args], then)
+
+    def _wait(self) -> Sequence[Any]:
+        if self.durability is None:
+            return ()
+        how, _, replicas = self.durability.partition(":")
+        return ("WAIT", replicas, _WAIT_MS) if how == "wait" else ("WAITAOF", 0, replicas, _WAIT_MS)
+
+    def _hold(self, told: Any, task_id: str) -> None:
+        reached = told[1] if isinstance(told, list) else told
+        if int(reached) < int((self.durability or "wait:0").partition(":")[2]):
+            raise DurabilityNotMet(task_id)
+
+
+def _insertion(new: NewRow, told: Any, now_ms: int) -> Insertion:
+    if told == b"stored":
+        lease_ms = now_ms + new.lease_ms if new.lease_ms is not None else None
+        return Insertion(Inserted.STORED, new.id, new.state, 0, new.token, lease_ms, now_ms)
+    word, id_, state, generation, token, lease, body = told
+    return Insertion(
+        _INSERTED[word],
+        id_.decode(),
+        state.decode(),
+        int(generation or 0),
+        unescaped(token.decode()) or None,
+        int(lease) if lease else None,
+        now_ms,
+        body,
+    )
+
+
+def _tallied(field: bytes, n: bytes) -> tuple[tuple[str, int, str, str], int]:
+    state, rank, length, rest = field.split(b" ", 3)
+    cut = int(length)
+    type_, reason = unescaped(rest[cut:].decode()), unescaped(rest[:cut].decode())
+    return (state.decode(), int(rank), type_, reason), int(n)
+
+
+def _event(entry_id: bytes, flat: Any) -> EventRow:
+    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    told = {name.decode(): unescaped(value.decode()) for name, value in pairs}
+    detail = {name: told[name] for name in ("reason", "fingerprint", "why") if told.get(name)}
+    seq = int(entry_id.partition(b"-")[0])
+    return EventRow(
+        seq, told["kind"], int(told["at"]), told["id"] or None, told["type"] or None, int(told["n"]), detail
+    )

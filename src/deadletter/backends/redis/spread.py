@@ -1,0 +1,313 @@
+"""A queue spread over shards: every step of the seam, fanned out and put together again.
+
+What holds on one shard alone: order (FIFO, priorities) among rows, and that an insert is all or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import time
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import anyio
+import attrs
+
+from ...model.errors import BackendUnavailable
+from ...model.row import (
+    BATCH,
+    Change,
+    Claim,
+    Claimed,
+    Counts,
+    EventRow,
+    Inserted,
+    Insertion,
+    NewRow,
+    Row,
+    Scan,
+    Slice,
+    Verdict,
+)
+from .placement import Homes, packed, place, unpacked
+from .shard import Shard
+
+log = logging.getLogger("deadletter.redis")
+
+T = TypeVar("T")
+_AGAIN_S = 60.0  # between two warnings
+_CONFLICTS = (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT)
+_SPARE = 16  # rows of a scan that each shard may bring however small its share
+
+
+class Spread:
+    """The steps of a queue on several shards."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+        self._homes = Homes(len(shards))
+        self._turn = 0
+        self._warned = float("-inf")
+
+    async def insert(self, rows: Sequence[NewRow]) -> list[Insertion]:
+        """See Backend.insert: all or nothing on each shard."""
+        groups: dict[int, list[int]] = {}
+        for at, new in enumerate(rows):
+            groups.setdefault(place(new, len(self._shards)), []).append(at)
+        told = await self._each({n: self._shards[n].insert([rows[at] for at in ats]) for n, ats in groups.items()})
+        found: dict[int, Insertion] = {}
+        for n, insertions in told.items():
+            self._homes.learn(n, (insertion.id for insertion in insertions))
+            found.update(zip(groups[n], insertions, strict=False))
+        first = next((at for at in sorted(found) if found[at].verdict in _CONFLICTS), len(rows) - 1)
+        return [found[at] for at in range(first + 1)]  # the others stop at the first conflict, too
+
+    async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
+        """See Backend.apply; an id that its shard does not know changed nothing there, and is looked for elsewhere."""
+        verdicts: list[Verdict] = [Verdict.MISSING] * len(changes)
+        groups: dict[int, list[int]] = {}
+        for at, change in enumerate(changes):
+            groups.setdefault(self._homes[change.id], []).append(at)
+        await self._apply(changes, groups, verdicts)
+        known = {change.id for change, told in zip(changes, verdicts, strict=True) if told is not Verdict.MISSING}
+        lost = [at for at, change in enumerate(changes) if change.id not in known]
+        if lost:
+            where = {at: self._homes[changes[at].id] for at in lost}
+            others = {n: [at for at in lost if where[at] != n] for n in range(len(self._shards))}
+            await self._apply(changes, {n: ats for n, ats in others.items() if ats}, verdicts)
+        return verdicts
+
+    async def _apply(
+        self, changes: Sequence[Change], groups: Mapping[int, Sequence[int]], verdicts: list[Verdict]
+    ) -> None:
+        told = await self._each({n: self._shards[n].apply([changes[at] for at in ats]) for n, ats in groups.items()})
+        for n, answers in told.items():
+            for at, verdict in zip(groups[n], answers, strict=True):
+                if verdict is not Verdict.MISSING:
+                    verdicts[at] = verdict
+                    self._homes.learn(n, [changes[at].id])
+
+    async def load(self, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
+        """See Backend.load."""
+        found: dict[str, Row] = {}
+        for groups in (self._at_home, self._elsewhere):
+            asked = groups([id_ for id_ in dict.fromkeys(ids) if id_ not in found])
+            told = await self._each({n: self._shards[n].load(part, history=history) for n, part in asked.items()})
+            for n, rows in told.items():
+                here = {row.id: row for row in rows if row is not None}
+                self._homes.learn(n, here)
+                found |= here
+        return [found.get(id_) for id_ in ids]
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """See Backend.claim.
+
+        Each shard gives a share of the limit; what one cannot give is asked of those that have more, under an op that
+        follows from the first, so that a repeat is met. Shards that are away are left out, and their rows wait; a
+        claim of theirs whose answer was lost lapses.
+        """
+        if claim.ids is not None:
+            return await self._claim_ids(claim, claim.ids)
+        rows: list[Row] = []
+        last: dict[int, Claimed] = {}
+        suspects = False
+        asked = self._from(int.from_bytes(hashlib.blake2b(claim.op.encode(), digest_size=4).digest(), "big"))
+        times, start = 1, claim.start
+        while True:
+            calls: dict[int, Awaitable[Claimed]] = {}
+            parts = dict(zip(asked, _shares(claim.limit - len(rows), len(asked)), strict=True))
+            for n, part in parts.items():
+                if part or times == 1:  # a claim of nothing tells what is due
+                    op = claim.op if times == 1 else f"{claim.op}~{times}"
+                    calls[n] = self._shards[n].claim(attrs.evolve(claim, op=op, limit=part, start=start))
+                    start = max(0, start - part)
+            told = await self._each(calls, patient=True)
+            last |= told
+            for n, answer in told.items():
+                rows += answer.rows
+                suspects = suspects or answer.suspects
+                self._homes.learn(n, (row.id for row in answer.rows))
+            asked = [n for n in asked if n not in calls or (n in told and _has_more(told[n], parts[n]))]
+            times += 1
+            if len(rows) >= claim.limit or not asked:
+                break
+        rank = {priority: at for at, priority in enumerate(claim.order)}
+        rows.sort(key=lambda row: (not row.started, rank.get(row.priority, 9), row.due_ms, row.id))
+        return _claimed(rows, {}, last.values(), suspects=suspects)
+
+    async def _claim_ids(self, claim: Claim, ids: Sequence[str]) -> Claimed:
+        rows: dict[str, Row] = {}
+        words: dict[str, str] = {}
+        answers: list[Claimed] = []
+        for groups in (self._at_home, self._elsewhere):
+            asked = groups(
+                [id_ for id_ in dict.fromkeys(ids) if id_ not in rows and words.get(id_) in (None, "missing")]
+            )
+            calls, start = {}, claim.start - len(rows)
+            for n, part in asked.items():
+                wish = attrs.evolve(claim, ids=part, limit=len(part), start=max(0, start))
+                calls[n], start = self._shards[n].claim(wish), start - len(part)
+            for n, answer in (await self._each(calls)).items():
+                answers.append(answer)
+                rows |= {row.id: row for row in answer.rows}
+                words |= {id_: word for id_, word in answer.words.items() if words.get(id_) in (None, "missing")}
+                self._homes.learn(n, (row.id for row in answer.rows))
+        taken = [rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows]
+        return _claimed(taken, {id_: word for id_, word in words.items() if id_ not in rows}, answers, suspects=False)
+
+    async def sweep(self, limit: int) -> list[Row]:
+        """See Backend.sweep; shards that are away are swept when they are back."""
+        self._turn += 1
+        parts = dict(zip(self._from(self._turn), _shares(min(limit, BATCH), len(self._shards)), strict=True))
+        told = await self._each({n: self._shards[n].sweep(part) for n, part in parts.items() if part}, patient=True)
+        found = [row for rows in told.values() for row in rows]
+        for n, rows in told.items():
+            self._homes.learn(n, (row.id for row in rows))
+            if len(rows) == parts[n] and limit > len(found):  # it has more, and others had less
+                again = await self._shards[n].sweep(len(rows) + min(limit, BATCH) - len(found))
+                self._homes.learn(n, (row.id for row in again))
+                seen = {row.id for row in found}
+                found += [row for row in again if row.id not in seen]
+        return found
+
+    async def scan(self, scan: Scan) -> Slice:
+        """See Backend.scan: the shards' pages merged, as far as all of them have been looked at."""
+        share = max(_SPARE, 2 * -(-scan.limit // len(self._shards)))
+        part = attrs.evolve(scan, limit=min(scan.limit, share))
+        told = await self._each({n: shard.scan(part) for n, shard in enumerate(self._shards)})
+        for n, page in told.items():
+            self._homes.learn(n, (row.id for row in page.rows))
+        return merged(list(told.values()), scan)
+
+    async def counts(self) -> Counts:
+        """See Backend.counts; the latest clock, so that no age is negative."""
+        told = list((await self._each({n: shard.counts() for n, shard in enumerate(self._shards)})).values())
+        return Counts(
+            tally=_summed(each.tally for each in told),
+            lifetime=_summed(each.lifetime for each in told),
+            oldest_pending_ms=_least(each.oldest_pending_ms for each in told),
+            oldest_dead_ms=_least(each.oldest_dead_ms for each in told),
+            overdue=_summed(each.overdue for each in told),
+            now_ms=max(each.now_ms for each in told),
+        )
+
+    async def position(self) -> int:
+        """The seq of the last event: the positions of all shards."""
+        told = await self._each({n: shard.position() for n, shard in enumerate(self._shards)})
+        return packed(told[n] for n in range(len(self._shards)))
+
+    async def events(self, after: int) -> list[EventRow]:
+        """Stored events after a seq, by time; those of one shard in their order."""
+        positions = unpacked(after, len(self._shards))
+        told = await self._each({n: shard.events(positions[n]) for n, shard in enumerate(self._shards)})
+        lines = [[(event.at_ms, n, event) for event in told[n]] for n in sorted(told)]
+        found: list[EventRow] = []
+        for _, n, event in heapq.merge(*lines, key=lambda entry: entry[:2]):
+            positions[n] = event.seq
+            found.append(attrs.evolve(event, seq=packed(positions)))
+        return found
+
+    def _at_home(self, ids: Iterable[str]) -> dict[int, list[str]]:
+        groups: dict[int, list[str]] = {}
+        for id_ in ids:
+            groups.setdefault(self._homes[id_], []).append(id_)
+        return groups
+
+    def _elsewhere(self, ids: Sequence[str]) -> dict[int, list[str]]:
+        where = {id_: self._homes[id_] for id_ in ids}
+        groups = {n: [id_ for id_ in ids if where[id_] != n] for n in range(len(self._shards))}
+        return {n: part for n, part in groups.items() if part}
+
+    def _from(self, first: int) -> list[int]:
+        count = len(self._shards)
+        return [(first + n) % count for n in range(count)]
+
+    async def _each(self, calls: Mapping[int, Awaitable[T]], *, patient: bool = False) -> dict[int, T]:
+        """What the shards answer, all asked at once; ``patient`` goes on without those that cannot be reached."""
+        answers: dict[int, T] = {}
+        errors: dict[int, Exception] = {}
+
+        async def ask(n: int, call: Awaitable[T]) -> None:
+            try:
+                answers[n] = await call
+            except Exception as error:  # told when all have ended: a group would wrap it, and stop the others
+                errors[n] = error
+
+        if len(calls) == 1:
+            for n, call in calls.items():
+                await ask(n, call)
+        else:
+            async with anyio.create_task_group() as group:
+                for n, call in calls.items():
+                    group.start_soon(ask, n, call)
+        for error in errors.values():
+            if not (patient and answers and isinstance(error, BackendUnavailable)):
+                raise error
+        if errors and time.monotonic() - self._warned > _AGAIN_S:
+            self._warned = time.monotonic()
+            log.warning("shards %s are away, the others go on: %s", sorted(errors), next(iter(errors.values())))
+        return answers
+
+
+Steps = Shard | Spread  # of one queue
+
+
+def merged(pages: Sequence[Slice], scan: Scan) -> Slice:
+    """One page out of the shards' pages.
+
+    ``now_ms`` is the earliest clock, so that a cut-off taken from it lets nothing in that dies later.
+    """
+    newest = scan.newest_first
+    ends = [page.after for page in pages if page.after is not None]
+    horizon = (max(ends) if newest else min(ends)) if ends else None
+    rows = sorted((row for page in pages for row in page.rows), key=_time, reverse=newest)
+    if horizon is not None:
+        rows = [row for row in rows if (_time(row) >= horizon if newest else _time(row) <= horizon)]
+    if len(rows) > scan.limit:
+        rows = rows[: scan.limit]
+        horizon = _time(rows[-1])
+    return Slice(rows=rows, after=horizon, now_ms=min(page.now_ms for page in pages))
+
+
+def _time(row: Row) -> tuple[int, str]:
+    return row.time_ms, row.id
+
+
+def _shares(whole: int, count: int) -> list[int]:
+    share, rest = divmod(whole, count)
+    return [share + (at < rest) for at in range(count)]
+
+
+def _has_more(answer: Claimed, part: int) -> bool:
+    due = answer.next_due_ms
+    return len(answer.rows) == part and due is not None and due <= answer.now_ms
+
+
+def _claimed(rows: list[Row], words: Mapping[str, str], answers: Iterable[Claimed], *, suspects: bool) -> Claimed:
+    told = list(answers)
+    now_ms = max((answer.now_ms for answer in told), default=0)
+    waits = [answer.next_due_ms - answer.now_ms for answer in told if answer.next_due_ms is not None]
+    return Claimed(
+        rows=rows,
+        words=words,
+        now_ms=now_ms,
+        next_due_ms=now_ms + min(waits) if waits else None,  # each by its own clock
+        suspects=suspects,
+    )
+
+
+_K = TypeVar("_K")
+
+
+def _summed(each: Iterable[Mapping[_K, int]]) -> dict[_K, int]:
+    sums: dict[_K, int] = {}
+    for counts in each:
+        for name, n in counts.items():
+            sums[name] = sums.get(name, 0) + n
+    return sums
+
+
+def _least(times: Iterable[int | None]) -> int | None:
+    return min((each for each in times if each is not None), default=None)
