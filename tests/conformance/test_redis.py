@@ -77,6 +77,28 @@ class TestFakeRedis(_OnAStore):
             yield client
 
 
+class TestShards(BackendConformance):
+    """A queue over three shards of one server."""
+
+    ordered = False
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def store_at(self) -> str:
+        return valkey().emptied()
+
+    @pytest.fixture
+    def make_backend(self, store_at: str) -> Callable[[Clock], Backend]:
+        return lambda clock: RedisBackend(store_at, clock=clock, shards=3)
+
+    @pytest.fixture
+    def reopen(self, store_at: str) -> Callable[[Backend, Clock], Backend]:
+        return lambda _, clock: RedisBackend(store_at, clock=clock, shards=3)
+
+
 TestValkeyMachine = backend_state_machine(
     lambda clock: RedisBackend(valkey().emptied(), clock=clock), examples=25
 ).TestCase

@@ -11,7 +11,7 @@ from ..model.row import BATCH, DEAD, GONE, Inserted, NewRow
 from ..retry import as_policy
 from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
 from ..rules.redaction import refuse_redacted
-from ..runtime.chance import Chance
+from ..runtime.chance import Chance, is_new_id
 from ..runtime.threads import Threads
 from . import bulk, letters, pauses, process, reading, subscription
 from .guard import RowIdempotencyStore
@@ -56,6 +56,7 @@ __all__ = [
     "digest",
     "encode_task",
     "is_async",
+    "is_new_id",
     "key_hash",
     "letters",
     "make_options",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..retry import as_policy
     from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
     from ..rules.redaction import refuse_redacted
-    from ..runtime.chance import Chance
+    from ..runtime.chance import Chance, is_new_id
     from ..runtime.loops import Bell
     from ..runtime.threads import Threads
     from . import bulk, letters, pauses, process, reading, subscription
@@ -223,26 +223,28 @@ class DeadLetterQueue:
         if on_dead not in ("keep", "replay"):
             raise InvalidTask("on_dead", f'{on_dead!r} is not one of "keep", "replay"')
         new = self.new_row(task)
+        self._check_place(new)
         await self.open()
         insertion = await self._insert_one(new)
         return await self._answer(task, insertion, on_dead)
 
     @operation
     async def enqueue_many(self, tasks: Sequence[Task]) -> list[str]:
-        """Store tasks in batches of 100, each all or nothing; answer their ids, in order.
+        """Store tasks in batches of 100, each all or nothing (on each shard of a spread queue); answer their ids.
 
-        All are checked before the first is stored. Safe to repeat.
+        The ids are in order. All are checked before the first is stored. Safe to repeat.
 
         Raises:
             InvalidTask: nothing is stored; a note tells the position.
-            BatchFailed: a batch failed; ``.stored`` are the ids before it, ``.index`` is the position of the task
-                that failed.
+            BatchFailed: a batch failed; ``.stored`` are the ids of the batches before it, ``.index`` is the position of
+                the task that failed.
         """
         rows: list[NewRow] = []
         given = list(tasks)
         for index, task in enumerate(given):
             try:
                 rows.append(self.new_row(task))
+                self._check_place(rows[-1])
             except InvalidTask as error:
                 error.add_note(f"task {index} of the batch; nothing was stored")
                 raise
@@ -290,6 +292,15 @@ class DeadLetterQueue:
             release=options.release,
             count=(("enqueued", task.type, ""),),
         )
+
+    def _check_place(self, new: NewRow) -> None:
+        """Refuse what a spread queue cannot keep unique: it places a task by its key, and looks for an id nowhere else."""
+        if self.backend.shards > 1 and new.key is not None and not is_new_id(new.id):
+            raise InvalidTask(
+                "id",
+                f"{new.id!r} was chosen and comes with an idempotency key: over {self.backend.shards} shards only one of"
+                " them is kept unique; leave the id out, or the key",
+            )
 
     async def insert_row(self, new: NewRow) -> Insertion:
         """Store one encoded row together with those of other callers."""

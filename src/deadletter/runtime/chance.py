@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 
 if sys.version_info >= (3, 14):  # pragma: no cover - the other branch runs below 3.14
@@ -18,6 +19,14 @@ else:
     def new_id() -> str:
         """A new UUIDv7 with dashes: sorted by time, distinct after fork."""
         return str(uuid7())
+
+
+_NEW_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def is_new_id(id_: str) -> bool:
+    """Whether an id reads like one of ``new_id``, so that nobody else has it."""
+    return _NEW_ID.fullmatch(id_) is not None
 
 
 class Chance:

@@ -43,6 +43,9 @@ class BackendConformance(
     you, and takes every time from that clock. Where a store outlives its backend, override ``reopen`` as well: a
     function from the open backend and the clock to a second one on the same store.
 
+    ``ordered = False`` on the subclass is for a store that spreads a queue over parts and says so: order among rows and
+    among events, and that an insert is all or nothing, are then promised within a part, and these tests compare sets.
+
     Each test's docstring is the promise, and is printed where it is broken. They run on asyncio and trio by anyio's
     plugin; a fixture ``anyio_backend`` of your own narrows that. Callers never send over 100 items a step, so no
     test does.

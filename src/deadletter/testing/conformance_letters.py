@@ -60,7 +60,11 @@ class SweepPromises(Promises):
         for _ in range(3):
             await store.sweep(10)
             left.append(sum((await store.counts()).tally.values()))
-        assert left == [15, 5, 0]
+            assert left[-1] >= 25 - 10 * len(left)
+        while left[-1] and not self.ordered:
+            await store.sweep(10)
+            left.append(sum((await store.counts()).tally.values()))
+        assert left == [15, 5, 0] or not self.ordered
         assert (await store.counts()).lifetime["aged_out", "t", ""] == 25
 
     async def test_a_replayed_letter_is_not_forgotten(self, store: Store) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import attrs
 import pytest
@@ -27,6 +27,8 @@ from ..model.row import (
 )
 from ..rules import changes
 from .virtual_clock import VirtualClock
+
+T = TypeVar("T")
 
 QUEUE = "conformance"
 KEEP_MS = 60_000
@@ -177,6 +179,12 @@ def nonzero(counted: Counts) -> dict[tuple[str, int, str, str], int]:
 @pytest.mark.anyio
 class Promises:
     """Where the fixtures of the suite live; each test's docstring is a promise, printed where it is broken."""
+
+    ordered = True  # see BackendConformance
+
+    def as_ordered(self, found: Iterable[T]) -> list[T]:
+        """What was found, in the order that is promised: where none is, in any that two sides can be compared by."""
+        return list(found) if self.ordered else sorted(found, key=str)
 
     @pytest.fixture
     def make_backend(self) -> Callable[[VirtualClock], Backend]:

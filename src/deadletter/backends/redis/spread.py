@@ -114,13 +114,14 @@ class Spread:
         last: dict[int, Claimed] = {}
         suspects = False
         asked = self._from(int.from_bytes(hashlib.blake2b(claim.op.encode(), digest_size=4).digest(), "big"))
-        times, start = 1, claim.start
+        turns, start = dict.fromkeys(asked, 0), claim.start
         while True:
             calls: dict[int, Awaitable[Claimed]] = {}
             parts = dict(zip(asked, _shares(claim.limit - len(rows), len(asked)), strict=True))
             for n, part in parts.items():
-                if part or times == 1:  # a claim of nothing tells what is due
-                    op = claim.op if times == 1 else f"{claim.op}~{times}"
+                if part or not last:  # a claim of nothing tells what is due
+                    op = f"{claim.op}~{turns[n]}" if turns[n] else claim.op
+                    turns[n] += part > 0
                     calls[n] = self._shards[n].claim(attrs.evolve(claim, op=op, limit=part, start=start))
                     start = max(0, start - part)
             told = await self._each(calls, patient=True)
@@ -130,7 +131,6 @@ class Spread:
                 suspects = suspects or answer.suspects
                 self._homes.learn(n, (row.id for row in answer.rows))
             asked = [n for n in asked if n not in calls or (n in told and _has_more(told[n], parts[n]))]
-            times += 1
             if len(rows) >= claim.limit or not asked:
                 break
         rank = {priority: at for at, priority in enumerate(claim.order)}

@@ -128,7 +128,7 @@ async def test_a_full_server_takes_no_task_and_finishes_what_it_has() -> None:
 async def test_too_few_replicas_are_an_error_that_names_the_task(
     durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deadletter.backends.redis.backend._WAIT_MS", 20)
+    monkeypatch.setattr("deadletter.backends.redis.shard._WAIT_MS", 20)
     backend = RedisBackend(valkey().emptied(), durability=durability)
     with pytest.raises(DurabilityNotMet, match="'a'"):
         await backend.insert("q", [new("a")])

@@ -52,7 +52,7 @@ def test_a_url_keeps_what_is_said_to_redis_py() -> None:
         ("redis://h:port", "url: redis://h:port: "),
         ("unix://", "names no socket"),
         ("redis://h?shards=many", "shards=many is no number"),
-        ("redis://h?shards=4", "one slot"),
+        ("redis://h?shards=65", "65 is no number of shards; give 1 to 64"),
         ("redis://h?allow_eviction=yes", "write 0 or 1"),
         ("redis://h?durability=wait", 'not like "wait:1"'),
         ("redis://h?socket_timeout=soon", "Invalid value"),
