@@ -102,6 +102,9 @@ class TestShards(BackendConformance):
 TestValkeyMachine = backend_state_machine(
     lambda clock: RedisBackend(valkey().emptied(), clock=clock), examples=25
 ).TestCase
+TestShardsMachine = backend_state_machine(
+    lambda clock: RedisBackend(valkey().emptied(), clock=clock, shards=3), examples=15, ordered=False
+).TestCase
 TestRedis7Machine = pytest.mark.full(
     backend_state_machine(lambda clock: RedisBackend(debian().emptied(), clock=clock), examples=25).TestCase
 )

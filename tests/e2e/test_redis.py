@@ -54,6 +54,45 @@ async def test_a_worker_works_fails_and_buries() -> None:
         assert (await dlq.purge(Query(type="b*"))).changed == 30
 
 
+async def test_a_queue_over_four_shards_is_worked_off_retried_and_purged() -> None:
+    """All of 2,000 tasks, by workers that know nothing of shards."""
+    async with DeadLetterQueue(f"{valkey().emptied()}&shards=4", retry_delays=[0]) as dlq:
+        ran: Counter[int] = Counter()
+        healed = False
+
+        @dlq.processor("t", max_retries=0)
+        async def t(task: Task) -> None:
+            ran[task.payload["n"]] += 1
+            if task.payload["n"] % 20 == 0 and not healed:
+                raise ValueError("no")
+
+        def key(n: int) -> str | None:
+            return f"k{n}" if n % 3 == 0 else None
+
+        tasks = [Task(type="t", payload={"n": n}, idempotency_key=key(n)) for n in range(2_000)]
+        ids = await dlq.enqueue_many(tasks)
+        assert ids == await dlq.enqueue_many(tasks) == [task.id for task in tasks]
+        await dlq.worker().run_until_idle()
+        assert dict(ran) == dict.fromkeys(range(2_000), 1)
+        stats = await dlq.stats()
+        assert (stats.by_state["succeeded"], stats.by_state["dead"]) == (1_900, 100)
+        assert [record.task.payload["n"] % 20 async for record in dlq.scan()] == [0] * 100
+        healed = True
+        assert (await dlq.retry_all(everything=True, limit=50)).changed == 50
+        await dlq.worker().run_until_idle()
+        assert (await dlq.purge(everything=True)).changed == 50
+        assert dict(ran) == {n: 2 if n % 20 == 0 and n in again(ran) else 1 for n in range(2_000)}
+        assert len(again(ran)) == 50
+        left = await dlq.stats()
+        assert (left.by_state["succeeded"], left.by_state["dead"], left.by_state["pending"]) == (1_950, 0, 0)
+        late = Task(type="t", payload={"n": 1}, delay=60)
+        assert await dlq.process_task(await dlq.enqueue(late), t)
+
+
+def again(ran: Counter[int]) -> set[int]:
+    return {n for n, times in ran.items() if times > 1}
+
+
 async def test_an_idle_worker_wakes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """From another process's connection, without polling: well before the poll that a lost hint would cost."""
     url = valkey().emptied()

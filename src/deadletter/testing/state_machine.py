@@ -29,6 +29,7 @@ QUEUE = "model"
 LEASE_MS, KEEP_MS, EXPIRES_MS = 1_000, 5_000, 3_000
 IDS = [f"task{n}" for n in range(5)]
 ids = st.sampled_from(IDS)
+_KEYS = dict(zip(IDS, ["k1", "k1", "k2"], strict=False))  # where an id has the same key each time, or none
 
 
 class BackendStateMachine(RuleBasedStateMachine):
@@ -38,6 +39,7 @@ class BackendStateMachine(RuleBasedStateMachine):
     """
 
     make_backend: ClassVar[Callable[[Clock], Backend]]
+    ordered: ClassVar[bool] = True  # see BackendConformance
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +78,10 @@ class BackendStateMachine(RuleBasedStateMachine):
             self.done.append(change)
             self.model.events[change.event or ""] += 1
 
+    def key(self, id_: str, key: str | None) -> str | None:
+        """A spread queue keeps an id unique for one key."""
+        return key if self.ordered else _KEYS.get(id_)
+
     def load(self, id_: str) -> Row | None:
         """One row with its history."""
         [row] = self.run(self.backend.load(QUEUE, [id_], history=20))
@@ -106,7 +112,7 @@ class BackendStateMachine(RuleBasedStateMachine):
         self, id_: str, type_: str, priority: int, key: str | None, digest: str, due_ms: int, expires_ms: int | None
     ) -> None:
         """Enqueue."""
-        now_ms = self.now()
+        now_ms, key = self.now(), self.key(id_, key)
         new = NewRow(
             id=id_,
             type=type_,
@@ -127,7 +133,7 @@ class BackendStateMachine(RuleBasedStateMachine):
     @rule(id_=ids, key=st.sampled_from([None, "k1"]), keep_ms=st.sampled_from([None, KEEP_MS]))
     def capture(self, id_: str, key: str | None, keep_ms: int | None) -> None:
         """Something failed elsewhere: a letter at once."""
-        now_ms = self.now()
+        now_ms, key = self.now(), self.key(id_, key)
         failure = FailureRow(attempt=1, error_type="E", message="captured")
         new = NewRow(
             id=id_,
@@ -181,23 +187,32 @@ class BackendStateMachine(RuleBasedStateMachine):
 
     def _claimed(self, asked: Claim, expected: list[str], words: dict[str, str] | None = None) -> None:
         claimed = self.run(self.backend.claim(QUEUE, asked))
-        assert [row.id for row in claimed.rows] == expected
+        assert self._as_promised([row.id for row in claimed.rows], asked, expected)
         assert dict(claimed.words) == (words or {})
         for index, row in enumerate(claimed.rows):
             known = self.model.rows[row.id]
+            started = index < asked.start if self.ordered else row.started
             known.state, known.owner, known.keep_ms = "running", "w", KEEP_MS
-            known.token, known.lease_ms, known.started = row.token, self.now() + LEASE_MS, index < asked.start
+            known.token, known.lease_ms, known.started = row.token, self.now() + LEASE_MS, started
             assert row.token not in {old.token for old in self.held.get(row.id, [])}
             self.held.setdefault(row.id, []).append(row)
             self.model.lapsed.pop(row.id, None)
         if claimed.rows:
             self.lost.append((asked, claimed.rows))
 
+    def _as_promised(self, found: list[str], asked: Claim, expected: list[str]) -> bool:
+        if self.ordered or asked.ids is not None:
+            return found == expected
+        due = self.model.claim(list(asked.types), len(IDS), tuple(asked.order), self.now())
+        return len(found) == len(set(found)) == len(expected) and set(found) <= set(due)
+
     @precondition(lambda self: self.lost)
     @rule()
     def repeat_a_claim(self) -> None:
         """The reply was lost: the same claim again, while its rows are as they were, answers the same."""
         asked, rows = self.lost[-1]
+        if not self.ordered and self.model.claim(list(asked.types), 1, tuple(asked.order), self.now()):
+            return  # a part that had nothing then may have something now
         if all(self.load(row.id) == attrs.evolve(row, history=self._history(row.id)) for row in rows):
             assert self.run(self.backend.claim(QUEUE, asked)).rows == rows
 
@@ -389,14 +404,15 @@ class BackendStateMachine(RuleBasedStateMachine):
 
 
 def backend_state_machine(
-    make_backend: Callable[[Clock], Backend], *, examples: int = 100, steps: int = 40
+    make_backend: Callable[[Clock], Backend], *, examples: int = 100, steps: int = 40, ordered: bool = True
 ) -> type[BackendStateMachine]:
     """A machine for one backend; its ``TestCase`` runs under pytest and unittest.
 
-    ``make_backend`` takes a clock and makes a backend on a fresh, empty store, each time.
+    ``make_backend`` takes a clock and makes a backend on a fresh, empty store, each time. ``ordered``: see
+    BackendConformance.
     """
     machine: type[BackendStateMachine] = type(
-        "Machine", (BackendStateMachine,), {"make_backend": staticmethod(make_backend)}
+        "Machine", (BackendStateMachine,), {"make_backend": staticmethod(make_backend), "ordered": ordered}
     )
     machine.TestCase.settings = settings(
         max_examples=examples,

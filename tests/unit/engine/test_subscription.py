@@ -53,7 +53,7 @@ async def test_a_gap_is_told_whatever_the_kinds(dlq, backend, monkeypatch):
         yield Hint()
         yield EventRow(2, "lost", 5, "a", "t")
         yield EventRow(3, "of a newer version", 5, "a", "t")
-        yield EventRow(7, "dead", 9, "b", "t")
+        yield EventRow(7, "dead", 9, "b", "t", missed=3)
 
     @asynccontextmanager
     async def listen(queue, after=None):

@@ -3,7 +3,7 @@ r"""Where a queue lies in Redis: every key of a shard begins with ``dl:{<queue>:
 After the prefix:
 
 ===================== ====== ===================================================================
-``meta``              HASH   format, seq of the last event; always ``KEYS[1]`` of a script
+``meta``              HASH   format, seq of the last event, shards (shard 0); always ``KEYS[1]`` of a script
 ``t:<id>``            STRING a record: a row's small fields, in order, ``\x1f`` between them; empty is None, 0 or false
 ``p:<id>``            STRING the encoded task, opaque to Lua
 ``f:<id>``            LIST   its last 20 failures: trace name, time, the rest as JSON
