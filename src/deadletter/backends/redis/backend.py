@@ -19,6 +19,7 @@ from ...model.row import (
     Claimed,
     Counts,
     EventRow,
+    Finding,
     Hint,
     Insertion,
     Inspection,
@@ -138,7 +139,7 @@ class RedisBackend(Backend):
             version=facts.version,
             now_ms=await self._now_ms(),
             durability=tier,
-            findings=inspection.findings(facts, durability=self._durability),
+            findings=[*inspection.findings(facts, durability=self._durability), *self._spread()],
         )
 
     async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
@@ -231,6 +232,11 @@ class RedisBackend(Backend):
                 f" use shards={int(told)}, or move it into a new queue by deadletter export | deadletter import"
             )
         return True
+
+    def _spread(self) -> list[Finding]:
+        if self.shards == 1:
+            return []
+        return [Finding(level="ok", text=f"each queue is spread over {self.shards} shards; order holds within each")]
 
     async def _now_ms(self) -> int:
         if self._clock is not None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deadletter.backends.redis.placement import Homes, home, packed, place, unpacked
@@ -15,6 +15,7 @@ def test_a_place_is_the_same_for_ever() -> None:
     assert [place(NewRow(id="a", type="t", key=key), 64) for key in ("k", "a", "")] == [41, 24, 6]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(min_size=1), st.text(), st.integers(1, 64))
 def test_a_key_decides_where_there_is_one(id_: str, key: str, shards: int) -> None:
     new = NewRow(id=id_, type="t", key=key)

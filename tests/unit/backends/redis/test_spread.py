@@ -67,6 +67,10 @@ async def test_another_number_of_shards_is_a_conflict(first: int, then: int) -> 
         await backend.aclose()
 
 
+async def test_doctor_is_told_of_shards(spread: RedisBackend) -> None:
+    assert any("over 3 shards" in finding.text for finding in (await spread.inspect()).findings)
+
+
 async def test_a_queue_from_before_shards_has_one() -> None:
     url = valkey().emptied()
     one, more = RedisBackend(url), RedisBackend(url, shards=2)
