@@ -281,8 +281,11 @@ def _shares(whole: int, count: int) -> list[int]:
 
 
 def _has_more(answer: Claimed, part: int) -> bool:
-    due = answer.next_due_ms
-    return len(answer.rows) == part and due is not None and due <= answer.now_ms
+    if len(answer.rows) != part:
+        return False
+    if answer.next_due_ms is None:  # nothing is pending, or a claim was repeated, which does not look
+        return part > 0
+    return answer.next_due_ms <= answer.now_ms
 
 
 def _claimed(rows: list[Row], words: Mapping[str, str], answers: Iterable[Claimed], *, suspects: bool) -> Claimed:

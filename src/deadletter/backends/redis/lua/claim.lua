@@ -232,7 +232,6 @@ else
   local before_that = redis.call('HGET', prefix .. 'claims', op)
   if before_that then
     repeated(before_that)
-    sooner(now) -- nobody looked: there may be more
   else
     for rank in string.gmatch(order, '%d') do
       if #ARGV >= NAMES then
