@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from collections.abc import Callable
+from types import ModuleType
 
 import attrs
 import pytest
@@ -35,6 +38,19 @@ def _constructor(name: str, **fields: object) -> Plant:
     return lambda patch: patch.setattr(changes, name, spoilt)
 
 
+def _line(module: ModuleType, name: str, line: str, instead: str) -> Plant:
+    """Patch one line of a copy of a function."""
+    source = textwrap.dedent(inspect.getsource(getattr(module, name)))
+    assert source.count(line) == 1, f"{name} holds {line!r} {source.count(line)} times"
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        made: dict[str, object] = {}
+        exec(f"from __future__ import annotations\n{source.replace(line, instead)}", module.__dict__, made)
+        patch.setattr(module, name, made[name])
+
+    return plant
+
+
 PLANTED: dict[str, Plant] = {
     "no token in the fence": _fence(lambda row, change: (row, attrs.evolve(change, token=None))),
     "no state in the fence": _fence(lambda row, change: (row, attrs.evolve(change, was=row.state))),
@@ -45,6 +61,26 @@ PLANTED: dict[str, Plant] = {
     "a lapse that counts an attempt": _constructor("lapse", attempts=1),
     "a discard that keeps its key": _constructor("discard", free_key=False),
     "a death that is not counted": _constructor("die", count=()),
+    "a lapse that asks no clock": _constructor("lapse", lapsed=False),
+    "an extension without token": _constructor("extend", token=None),
+    "a success without token": _constructor("succeed", token=None),
+    "a tombstone that is only stale": _line(machine, "fence", "if row.state == GONE:", "if False:"),
+    "a claim that keeps the old token": _line(machine, "take", 'f"{claim.op}', 'row.token or f"{claim.op}'),
+    "a lease twice as long": _line(machine, "take", "now_ms + claim.lease_ms", "now_ms + 2 * claim.lease_ms"),
+    "a lease that is over at once": _line(machine, "take", "now_ms + claim.lease_ms", "now_ms"),
+    "an attempt that is not counted": _line(machine, "_count", "row.attempts += change.attempts", "pass"),
+    "a reset that is forgotten": _line(machine, "_count", "if change.reset:", "if False:"),
+    "a replay of the same generation": _line(machine, "_count", "row.generation += 1", "pass"),
+    "a retry that is due at once": _line(
+        machine, "_move", "row.due_ms = now_ms + change.due_ms", "row.due_ms = now_ms"
+    ),
+    "a lapse that forgets its token": _line(machine, "_move", "if not change.lapsed:", "if True:"),
+    "an extension that is not kept": _line(machine, "_move", "row.lease_ms = now_ms + change.lease_ms", "pass"),
+    "a tally that is never left": _line(machine, "apply", "journal.enter(row, -1)", "pass"),
+    "a change that tells no event": _line(machine, "apply", "if change.event is not None:", "if False:"),
+    "an op that is not remembered": _line(machine, "apply", "row.op = change.op", "pass"),
+    "a key that binds nothing": _line(machine, "admit", "keys.get(new.key) if new.key is not None else None", "None"),
+    "a duplicate that is not counted": _line(machine, "admit", "draft.count(", "(lambda *_: None)("),
     "starts under a lease that is over": lambda patch: patch.setattr(Keeper, "too_late", lambda *_: False),
 }
 

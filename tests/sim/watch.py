@@ -167,6 +167,8 @@ class Watch:
             lease.until = self._time() + change.lease_ms / 1000 if change.lease_ms else lease.until
             if change.to != RUNNING and not late:
                 lease.until = self._time()
+        if change.lease_losses and (life.lease_ms or 0) > now_ms:
+            self._break(f"{life.id} lost its lease {life.lease_ms} at {now_ms}, too early")  # whatever the change asked
         if change.was == RUNNING and change.to != RUNNING:
             life.returned += (not change.attempts) - late
             life.losses += change.lease_losses
