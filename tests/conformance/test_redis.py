@@ -13,6 +13,7 @@ from deadletter.backends.redis import RedisBackend
 from deadletter.interfaces import Backend, Clock
 from deadletter.testing import BackendConformance, backend_state_machine
 
+from ..redis_cluster import debian_cluster, valkey_cluster
 from ..redis_servers import debian, valkey
 
 
@@ -62,6 +63,47 @@ class TestRedis7ByURL(_OnAStore):
     @pytest.fixture
     def store_at(self) -> str:
         return debian().emptied()
+
+
+class TestValkeyClusterByClient(_OnAStore):
+    """Three primaries, by a synchronous client that decodes; in threads."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "trio"
+
+    @pytest.fixture
+    def store_at(self) -> Iterator[redis.RedisCluster]:
+        client = redis.RedisCluster(**valkey_cluster().emptied().startup, decode_responses=True)
+        yield client
+        client.close()
+
+
+@pytest.mark.full
+class TestRedis7ClusterByAsyncClient(_OnAStore):
+    """Three primaries and three replicas, by an asyncio client."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def store_at(self) -> Iterator[redis.asyncio.RedisCluster]:
+        async def made() -> redis.asyncio.RedisCluster:
+            return redis.asyncio.RedisCluster(**debian_cluster().emptied().startup)
+
+        client = asyncio.run(made())
+        yield client
+        asyncio.run(client.aclose())
+
+
+@pytest.mark.full
+class TestRedis7ClusterByURL(_OnAStore):
+    """Likewise by a URL, on both event loops."""
+
+    @pytest.fixture
+    def store_at(self) -> str:
+        return debian_cluster().emptied().url
 
 
 class TestFakeRedis(_OnAStore):

@@ -18,10 +18,10 @@ _BUILT_IN = {
     "rediss": "deadletter.backends.redis:RedisBackend",
     "unix": "deadletter.backends.redis:RedisBackend",
     "redis+sentinel": "deadletter.backends.redis:RedisBackend",
+    "redis+cluster": "deadletter.backends.redis:RedisBackend",
 }
-_EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis", "redis+sentinel": "redis"}
+_EXTRAS = dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"), "redis")
 _PLANNED = {
-    "redis+cluster": "redis",
     "postgresql": "postgres",
     "postgres": "postgres",
 }

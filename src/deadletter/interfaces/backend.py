@@ -29,11 +29,10 @@ Signals: TypeAlias = AsyncIterator["Hint | EventRow"]
 
 
 class StoreClient(Protocol):
-    """A client that a backend can be made from: one of redis-py, which is known by its pool."""
+    """A client that a backend can be made from: one of redis-py, for a server or for a cluster."""
 
-    @property
-    def connection_pool(self) -> Any:
-        """Where and how it connects."""
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, as all of them do; never called."""
 
 
 class Backend(abc.ABC):

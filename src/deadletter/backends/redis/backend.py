@@ -30,16 +30,15 @@ from ...model.row import (
     Verdict,
 )
 from . import endpoint, inspection
-from .client import Connections, Ear
+from .client import Ear
 from .keys import prefix
 from .placement import MOST
+from .routes import connections_to
+from .scripts import load_scripts
 from .shard import EVENTS, Shard
 from .spread import Spread, Steps
 
 if TYPE_CHECKING:
-    import redis
-    import redis.asyncio
-
     from ...interfaces import Clock
 
 log = logging.getLogger("deadletter.redis")
@@ -55,8 +54,8 @@ class RedisBackend(Backend):
     of its own; a forked child makes them anew.
 
     Args:
-        client: a ``redis.Redis``, a ``redis.asyncio.Redis`` (read for its address and options alone: never mutated,
-            never closed), or a URL.
+        client: a ``redis.Redis``, ``redis.asyncio.Redis`` or ``RedisCluster`` of either kind (read for its address and
+            options alone: never mutated, never closed), or a URL.
         shards: over how many slots each queue is spread, 1 to 64; fixed at a queue's first use. Order holds per shard.
         durability: ``"wait:N"`` or ``"waitaof:N"``: inserts and deaths wait for N replicas (or their AOF) and raise
             DurabilityNotMet where fewer have it within 2 s.
@@ -69,7 +68,7 @@ class RedisBackend(Backend):
 
     def __init__(
         self,
-        client: redis.Redis | redis.asyncio.Redis | str,
+        client: endpoint.Client | str,
         *,
         shards: int = 1,
         durability: str | None = None,
@@ -91,7 +90,8 @@ class RedisBackend(Backend):
         self._durability = durability
         self._allow_eviction = allow_eviction
         self._clock = None if clock is None or isinstance(clock, SystemClock) else clock
-        self._connections = Connections(address)
+        self._connections = connections_to(address)
+        load_scripts()
         self._known: inspection.Facts | None = None
         self._queues: dict[str, Steps] = {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import itertools
 import os
 import sys
 import threading
@@ -28,12 +29,12 @@ from .endpoint import CONNECTIONS, Endpoint
 from .scripts import Script
 from .sentinel import close_sentinels
 
-_PAUSES = (0.0, 0.05, 0.2, 0.5)  # seconds before each repeat: every step is safe to repeat
+PAUSES = (0.0, 0.05, 0.2, 0.5)  # seconds before each repeat: every step is safe to repeat
 _PATIENCE = 6.0  # seconds after which nothing is repeated any more
 _LISTEN = 5.0  # seconds of one wait for a message
 _LISTEN_THREAD = 0.5  # likewise where a thread waits, which nobody can interrupt
 _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-_AWAY = (
+AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
     exceptions.BusyLoadingError,
@@ -259,11 +260,15 @@ class Connections:
             raise self._refusal(answer)
         return answer
 
+    async def primaries(self) -> dict[str, Connections]:
+        """The servers that take writes, by name."""
+        return {self.url: self}
+
     async def listen(self, channel: str) -> Ear:
         """Subscribe to a channel."""
         try:
             return await (await self._here()).listen(channel)
-        except _AWAY as error:
+        except AWAY as error:
             raise self.away(error) from error
         except exceptions.ResponseError as error:
             raise self._refusal(error) from error
@@ -275,36 +280,47 @@ class Connections:
     def _refusal(self, error: Exception) -> BackendError:
         if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in str(error):
             return BackendError(f"{self.url} has no memory left: nothing was stored; raise maxmemory or purge letters")
+        if isinstance(error, exceptions.AskError):
+            error.add_note("it is a node of a cluster: give a redis.RedisCluster, or a redis+cluster:// URL")
         refusal = BackendError(f"{self.url} refused: {error}")
         refusal.__cause__ = error
         return refusal
 
     async def _sent(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         began = time.monotonic()
-        pauses = iter(_PAUSES)
-        while True:
+        for repeats in itertools.count():
             problem: BaseException | str
             try:
                 answers = await self._once(commands)
-            except _AWAY as error:
-                if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
+            except AWAY as error:
+                if self.refused(error):
                     raise BackendUnavailable(f"{self.url} does not let us in: {error}") from error
                 problem = error
             else:
-                away = next((answer for answer in answers if isinstance(answer, _AWAY)), None)
+                away = next((answer for answer in answers if isinstance(answer, AWAY)), None)
                 if away is None and not (isinstance(answers[0], list) and answers[0][:1] == [b"moving"]):
                     return answers
                 problem = away or "the queue's slot is moving to another node"
-            pause = next(pauses, None)
-            if pause is None or time.monotonic() - began > _PATIENCE:
+            pause = self._pause(problem, repeats, time.monotonic() - began)
+            if pause is None:
                 raise self.away(problem) from (problem if isinstance(problem, BaseException) else None)
             await anyio.sleep(pause)
+        raise AssertionError  # it counts for ever
+
+    def _pause(self, problem: BaseException | str, repeats: int, elapsed: float) -> float | None:  # noqa: ARG002
+        """How long to wait before it is sent again; None gives up."""
+        return PAUSES[repeats] if repeats < len(PAUSES) and elapsed <= _PATIENCE else None
+
+    @staticmethod
+    def refused(error: BaseException) -> bool:
+        """Whether the server does not let us in, which no repeat would change."""
+        return isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
 
     async def _once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         wire = await self._here()
         try:
             return await wire.run(commands)
-        except _AWAY:
+        except AWAY:
             raise
         except exceptions.ResponseError as error:
             return [error, *[None] * (len(commands) - 1)]

@@ -7,7 +7,8 @@ never closed, never held up by our pipelines, and its ``decode_responses`` or re
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import re
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode
 
 import attrs
@@ -58,12 +59,12 @@ else:
         asynchronous.SSLConnection: _SSLConnection,
         asynchronous.UnixDomainSocketConnection: _UnixDomainSocketConnection,
     }
-_TWINS: dict[type, type] = {
+TWINS: dict[type, type] = {
     synchronous.Connection: asynchronous.Connection,
     synchronous.SSLConnection: asynchronous.SSLConnection,
     synchronous.UnixDomainSocketConnection: asynchronous.UnixDomainSocketConnection,
 }
-_TWINS |= {twin: this for this, twin in _TWINS.items()}
+TWINS |= {twin: this for this, twin in TWINS.items()}
 # What is ours to decide, or belongs to the pool that it was read from.
 _NOT_TAKEN = (
     "retry",
@@ -83,6 +84,7 @@ _NOT_TAKEN = (
 )
 _OCSP = ("ssl_validate_ocsp", "ssl_ocsp")  # which asyncio's connections do not know, not even to be off
 _parse_url: Any = synchronous.parse_url
+Client: TypeAlias = "redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster"
 _OPTIONS = ("shards", "durability", "allow_eviction")
 
 
@@ -127,24 +129,24 @@ class Endpoint:
 
 def is_client(value: object) -> bool:
     """Whether it is a client that an Endpoint can be read from."""
-    return isinstance(value, redis.Redis | redis.asyncio.Redis)
+    return isinstance(value, redis.Redis | redis.asyncio.Redis | redis.RedisCluster | redis.asyncio.RedisCluster)
 
 
-def of_client(client: redis.Redis | redis.asyncio.Redis) -> Endpoint:
-    """The server that a client is for."""
+def of_client(client: Client) -> Endpoint:
+    """The server, or the cluster, that a client is for."""
+    if isinstance(client, redis.RedisCluster | redis.asyncio.RedisCluster):
+        from .cluster import of_cluster_client
+
+        return of_cluster_client(client)
     pool: Any = client.connection_pool
-    options = {
-        name: value
-        for name, value in pool.connection_kwargs.items()
-        if not name.startswith(_NOT_TAKEN) and value is not None and (value or not name.startswith(_OCSP))
-    }
+    options = kept_options(pool.connection_kwargs)
     if hasattr(pool, "sentinel_manager"):
         from .sentinel import of_sentinel_pool
 
         return of_sentinel_pool(pool, options)
     this: type = pool.connection_class
     is_async = isinstance(client, redis.asyncio.Redis)
-    twin = _TWINS.get(this)
+    twin = TWINS.get(this)
     if inspect.iscoroutinefunction(options.get("redis_connect_func")) or any(
         name.startswith(_OCSP) for name in options
     ):
@@ -172,6 +174,10 @@ def of_url(url: str) -> tuple[Endpoint, dict[str, str]]:
         from .sentinel import of_sentinel_url
 
         return of_sentinel_url(place, _read(f"redis://?{rest}")), ours
+    if place.startswith("redis+cluster:"):
+        from .cluster import of_cluster_url
+
+        return of_cluster_url(place, _read(f"redis://?{rest}")), ours
     options = _read(theirs)
     if place.startswith("unix:") and not options.get("path"):
         raise InvalidSetting(
@@ -179,7 +185,31 @@ def of_url(url: str) -> tuple[Endpoint, dict[str, str]]:
         )
     sync_class = options.pop("connection_class", synchronous.Connection)
     shown = without_password(theirs)
-    return Endpoint(url=shown, sync_class=sync_class, async_class=_TWINS[sync_class], options=options), ours
+    return Endpoint(url=shown, sync_class=sync_class, async_class=TWINS[sync_class], options=options), ours
+
+
+def kept_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Those arguments of a client's connections that ours take as well."""
+    return {
+        name: value
+        for name, value in given.items()
+        if not name.startswith(_NOT_TAKEN) and value is not None and (value or not name.startswith(_OCSP))
+    }
+
+
+def hosts_of(hosts: str, shown: str, port: int) -> list[tuple[str, int]]:
+    """Read ``host:port,[::1],host3``; ``port`` is that of a host without one.
+
+    Raises:
+        InvalidSetting: names the one that cannot be read.
+    """
+    found: list[tuple[str, int]] = []
+    for host in hosts.split(","):
+        named = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", host)
+        if named is None:
+            raise InvalidSetting("url", f"{shown}: {host!r} is no host:port")
+        found.append((named[1].strip("[]"), int(named[2] or port)))
+    return found
 
 
 def _read(url: str) -> dict[str, Any]:

@@ -46,5 +46,11 @@ def load_script(name: str) -> Script:
     return _script(name, "\n".join([shebang, *parts, body]))
 
 
+def load_scripts() -> None:
+    """Read them all now: who imports while another thread forks leaves the child an import that never ends."""
+    for name in NAMES:
+        load_script(name)
+
+
 def _read(name: str) -> str:
     return files(__package__ or "").joinpath("lua", f"{name}.lua").read_text("utf-8")

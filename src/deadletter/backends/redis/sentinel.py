@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from ...model.errors import InvalidSetting
 from .. import without_password
-from .endpoint import Endpoint
+from .endpoint import Endpoint, hosts_of
 
 PORT = 26379
 _SyncSentinel: Any = synchronous.Sentinel  # redis-py annotates only parts of itself
@@ -68,12 +68,7 @@ def of_sentinel_url(place: str, options: dict[str, Any]) -> SentinelEndpoint:
     path = re.fullmatch(r"/([^/]+)(?:/([0-9]{1,4}))?", parts.path)
     if path is None or not hosts:
         raise InvalidSetting("url", f"{shown} is not like redis+sentinel://host:26379,host2:26379/service/0")
-    found: list[tuple[str, int]] = []
-    for host in hosts.split(","):
-        named = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", host)
-        if named is None:
-            raise InvalidSetting("url", f"{shown}: {host!r} is no host:port")
-        found.append((named[1].strip("[]"), int(named[2] or PORT)))
+    found = hosts_of(hosts, shown, PORT)
     user, _, password = who.partition(":")
     told = {"username": unquote(user), "password": unquote(password)}
     options = {**options, "db": int(path[2] or 0), **{name: value for name, value in told.items() if value}}

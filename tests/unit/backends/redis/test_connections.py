@@ -275,7 +275,7 @@ def test_an_asyncio_stand_in_serves_asyncio() -> None:
 
 async def test_a_moving_slot_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the probe reports is tried again a bounded number of times, and nothing has been written."""
-    monkeypatch.setattr(client_module, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(client_module, "PAUSES", (0.0, 0.0))
     backend = RedisBackend(valkey().emptied())
     await backend.open()
     sent: list[Any] = []
