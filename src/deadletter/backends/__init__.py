@@ -20,7 +20,7 @@ _BUILT_IN = {
     "redis+sentinel": "deadletter.backends.redis:RedisBackend",
     "redis+cluster": "deadletter.backends.redis:RedisBackend",
 }
-_EXTRAS = dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"), "redis")
+_EXTRAS: dict[str, str] = dict.fromkeys(("redis", "rediss", "unix", "redis+sentinel", "redis+cluster"), "redis")
 _PLANNED = {
     "postgresql": "postgres",
     "postgres": "postgres",

@@ -147,7 +147,7 @@ class ClusterConnections(Connections):
 
     async def _lead(self, reading: _Reading) -> Topology:
         try:
-            reading.found = await self._read()
+            found = reading.found = await self._read()
         except Exception as error:
             reading.error = error
             raise
@@ -158,7 +158,7 @@ class ClusterConnections(Connections):
                 self._reading = None
             for bell in reading.bells:
                 bell.ring()
-        return reading.found
+        return found
 
     async def _read(self) -> Topology:
         known = self._topology
