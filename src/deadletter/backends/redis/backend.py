@@ -92,7 +92,7 @@ class RedisBackend(Backend):
         self._clock = None if clock is None or isinstance(clock, SystemClock) else clock
         self._connections = connections_to(address)
         load_scripts()
-        self._known: inspection.Facts | None = None
+        self._opened = False
         self._queues: dict[str, Steps] = {}
 
     @classmethod
@@ -110,19 +110,20 @@ class RedisBackend(Backend):
 
     async def open(self) -> None:
         """Connect, and refuse a server that is too old or deletes tasks when memory is short."""
-        if self._known is not None:
+        if self._opened:
             return
-        facts = await inspection.ask(self._connections.command)
+        nodes = await self._nodes()
         try:
-            inspection.refuse(facts, self.url, allow_eviction=self._allow_eviction, durability=self._durability)
+            for url, facts in nodes.items():
+                inspection.refuse(facts, url, allow_eviction=self._allow_eviction, durability=self._durability)
         except InvalidSetting:
             await self._connections.aclose()  # who is refused closes nothing
             raise
-        self._connections.plain = not facts.version
-        for finding in inspection.findings(facts, durability=self._durability):
+        self._connections.plain = not all(facts.version for facts in nodes.values())
+        for finding in inspection.findings_of(nodes, durability=self._durability):
             if finding.level in ("warning", "error"):
                 log.warning("%s: %s", self.url, finding.text)
-        self._known = facts
+        self._opened = True
 
     async def aclose(self) -> None:
         """Close our connections; a client that was given stays open."""
@@ -130,17 +131,27 @@ class RedisBackend(Backend):
 
     async def inspect(self) -> Inspection:
         """Version, clock, tier and what could lose tasks."""
-        facts = await inspection.ask(self._connections.command)
-        tier = facts.durability
+        nodes = await self._nodes()
+        oldest = min(nodes.values(), key=lambda facts: facts.numbers)
+        tier = inspection.tier_of(nodes)
         if self._durability is not None:
             tier = f"{tier}; inserts and deaths {self._durability}"
         return Inspection(
-            backend=facts.name,
-            version=facts.version,
+            backend=oldest.name,
+            version=oldest.version,
             now_ms=await self._now_ms(),
             durability=tier,
-            findings=[*inspection.findings(facts, durability=self._durability), *self._spread()],
+            findings=[
+                *inspection.findings_of(nodes, durability=self._durability),
+                *inspection.gaps(await self._connections.uncovered()),
+                *self._spread(),
+            ],
         )
+
+    async def _nodes(self) -> dict[str, inspection.Facts]:
+        """What each server that takes writes says of itself."""
+        primaries = await self._connections.primaries()
+        return {url: await inspection.ask(node.command) for url, node in primaries.items()}
 
     async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
         """See Backend.insert."""

@@ -264,6 +264,10 @@ class Connections:
         """The servers that take writes, by name."""
         return {self.url: self}
 
+    async def uncovered(self) -> int:
+        """How many slots nobody serves."""
+        return 0
+
     async def listen(self, channel: str) -> Ear:
         """Subscribe to a channel."""
         try:

@@ -143,3 +143,35 @@ def findings(facts: Facts, *, durability: str | None) -> list[Finding]:
         text = f"durability={durability} wants {needed} replicas, and {facts.replicas} are connected"
         found.append(Finding(level="error", text=text))
     return found
+
+
+def findings_of(nodes: Mapping[str, Facts], *, durability: str | None) -> list[Finding]:
+    """The findings of all nodes, each once; where it does not concern them all it names those that it does."""
+    concerns: dict[tuple[str, str], list[str]] = {}
+    for url, facts in nodes.items():
+        for finding in findings(facts, durability=durability):
+            concerns.setdefault((finding.level, finding.text), []).append(url)
+        if len(nodes) > 1 and not facts.replicas:
+            concerns.setdefault(("warning", "no replica takes over when this primary dies"), []).append(url)
+    return [
+        Finding(level=level, text=text if len(urls) == len(nodes) else f"{', '.join(urls)}: {text}")
+        for (level, text), urls in concerns.items()
+    ]
+
+
+def tier_of(nodes: Mapping[str, Facts]) -> str:
+    """The tier, by node where they differ."""
+    tiers: dict[str, list[str]] = {}
+    for url, facts in nodes.items():
+        tiers.setdefault(facts.durability, []).append(url)
+    if len(tiers) == 1:
+        return next(iter(tiers))
+    return "; ".join(f"{', '.join(urls)}: {tier}" for tier, urls in tiers.items())
+
+
+def gaps(uncovered: int) -> list[Finding]:
+    """What follows from slots of a cluster that nobody serves."""
+    if not uncovered:
+        return []
+    text = f"no node serves {uncovered} of 16384 slots: queues there are away; mend the cluster"
+    return [Finding(level="error", text=text)]

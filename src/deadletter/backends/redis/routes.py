@@ -113,6 +113,13 @@ class ClusterConnections(Connections):
             raise self.away(error) from error
         return {self._node(address).url: self._node(address) for address in sorted(known.replicas)}
 
+    async def uncovered(self) -> int:
+        """See Connections.uncovered."""
+        try:
+            return (await self.topology()).uncovered
+        except AWAY as error:
+            raise self.away(error) from error
+
     async def listen(self, channel: str) -> Ear:
         """Subscribe at the node of the channel's slot; a cluster carries what is published to all its nodes."""
         try:

@@ -1,0 +1,220 @@
+"""Slots that move under load: what was acknowledged ends once, and every index equals a recount."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import anyio.to_thread
+import pytest
+from redis.crc import key_slot
+
+from deadletter import BackendError, BackendUnavailable, DeadLetterQueue, PermanentError, RedisBackend, Task
+from deadletter.backends.redis import scripts
+from deadletter.backends.redis.keys import FIELDS, prefix
+from deadletter.engine.worker import Worker
+
+from ..redis_cluster import Cluster
+from ..redis_servers import valkey_program
+from .conftest import recount, soon
+
+MOVES = 20
+DRAIN_S = 15.0
+RESTS = 300  # rows that wait all the while, so that a move takes its time
+PREFIX = prefix("default")
+SLOT = key_slot(PREFIX.encode())
+
+
+class Load:
+    """A producer and a worker on one queue, and what they were told."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.dlq = DeadLetterQueue(RedisBackend(cluster.url), retry=[0.01, 0.01], lease=60)
+        self.acknowledged: list[str] = []
+        self.effects: Counter[str] = Counter()
+        self.refused: list[str] = []
+        self.stopped = False
+
+        @self.dlq.processor("work")
+        async def work(task: Task) -> None:
+            await anyio.sleep(0.001)
+            self.effects[task.id] += 1
+            if task.payload["n"] % 5 == 0:
+                raise PermanentError("no")
+            if task.payload["n"] % 7 == 0 and self.effects[task.id] == 1:
+                raise ValueError("again")
+
+    async def rest(self) -> None:
+        """Store rows that nobody works on."""
+        tasks = [Task(type="rest", id=f"rest{n}", delay=3_600, payload={}) for n in range(RESTS)]
+        await self.dlq.enqueue_many(tasks)
+
+    async def produce(self) -> None:
+        """Enqueue until stopped, each again with its id until it is acknowledged."""
+        n = 0
+        while not self.stopped:
+            n += 1
+            task = Task(type="work", id=f"t{n}", payload={"n": n})
+            while True:
+                try:
+                    await self.dlq.enqueue(task)
+                    break
+                except BackendUnavailable:
+                    pass
+                except BackendError as error:
+                    self.refused.append(str(error))
+                await anyio.sleep(0.05)
+            self.acknowledged.append(task.id)
+            await anyio.sleep(0.002)
+
+    async def drained(self) -> bool:
+        """Whether only what rests is left."""
+        tally = (await self.dlq.stats()).by_state
+        return tally.get("pending", 0) == RESTS and not tally.get("running", 0)
+
+
+@contextlib.asynccontextmanager
+async def under_load(load: Load) -> AsyncIterator[None]:
+    """Work while the block runs, then drain."""
+    worker: Worker = load.dlq.worker(concurrency=8)
+    async with anyio.create_task_group() as tasks:
+        await load.rest()
+        tasks.start_soon(load.produce)
+        tasks.start_soon(worker.run)
+        yield
+        load.stopped = True
+        with anyio.move_on_after(DRAIN_S):  # what is left then is told by the check
+            await soon(load.drained, within=2 * DRAIN_S)
+        tasks.cancel_scope.cancel()
+
+
+async def move_slots(cluster: Cluster, moves: int = MOVES) -> None:
+    """Move the queue's slot from primary to primary under load, then check all that must hold."""
+    load = Load(cluster)
+    async with under_load(load):
+        for _ in range(moves):
+            before = len(load.acknowledged)
+            source = cluster.owner(PREFIX)
+            target = (source + 1) % len(cluster.primaries)
+            await anyio.to_thread.run_sync(cluster.move, SLOT, target)
+            await soon(lambda before=before: _more(load, before), within=20)
+    check(load, cluster)
+    await recount(load.dlq.backend)
+    await load.dlq.aclose()
+
+
+async def _more(load: Load, before: int) -> bool:
+    return len(load.acknowledged) > before + 5
+
+
+def check(load: Load, cluster: Cluster) -> None:
+    """I1 to I3, I5 and I6, by the keys themselves."""
+    store = Stored(cluster)
+    ended = {id_: row for id_, row in store.rows.items() if row["type"] == "work"}
+    found = [f"I1: {id_} is lost" for id_ in load.acknowledged if id_ not in ended]
+    found += [f"I2: nobody offered {id_}" for id_ in set(ended) - set(load.acknowledged)]
+    for id_, row in ended.items():
+        n, effects, losses = int(id_[1:]), load.effects[id_], int(row["lease_losses"] or 0)
+        expected = "dead" if n % 5 == 0 else "succeeded"
+        if row["state"] != expected:
+            found.append(f"I1: {id_} is {row['state']}")
+        claims = 2 if n % 7 == 0 and n % 5 else 1
+        if effects != claims or losses or int(row["attempts"] or 0) != claims:
+            found.append(f"I5: {id_} ran {effects} times, {row['attempts']} attempts, {losses} losses")
+    found += store.differences()
+    dead = sum(row["state"] == "dead" for row in ended.values())
+    if store.counted("dead") != dead:
+        found.append(f"I6: dead is counted {store.counted('dead')} times and happened {dead} times")
+    found += [f"refused: {error}" for error in load.refused]
+    assert not found, "\n".join(found[:20])
+    assert len(load.acknowledged) > MOVES
+
+
+class Stored:
+    """What the slot's node holds."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.ask = lambda *command: cluster.tell(cluster.owner(PREFIX), *command)
+        at = len(PREFIX)
+        names = [key.decode() for key in self.ask("CLUSTER", "GETKEYSINSLOT", SLOT, 1_000_000)]
+        self.keys = sorted(key[at:] for key in names if key.startswith(PREFIX))
+        self.rows: dict[str, dict[str, str]] = {}
+        for key in self.keys:
+            if key.startswith("t:"):
+                fields = self.ask("GET", PREFIX + key).decode().split("\x1f")
+                self.rows[key[2:]] = dict(zip(FIELDS, fields, strict=False))
+
+    def differences(self) -> Iterator[str]:
+        """I3: where an index and the records disagree."""
+        expected: dict[str, set[str]] = defaultdict(set)
+        for id_, row in self.rows.items():
+            for index in _indexes(row):
+                expected[index].add(id_)
+            if row["state"] in ("pending", "running", "dead") and f"p:{id_}" not in self.keys:
+                yield f"I3: {id_} has no body"
+        for key in self.keys:
+            if key.partition(":")[0] in ("live", "done", "lease", "due", "dead", "dx"):
+                expected.setdefault(key, set())
+        for index, ids in expected.items():
+            held = {member.decode() for member in self.ask("ZRANGE", PREFIX + index, 0, -1)}
+            if held != ids:
+                yield f"I3: {index} holds {sorted(held - ids)[:5]} too much, lacks {sorted(ids - held)[:5]}"
+
+    def counted(self, name: str) -> int:
+        """A lifetime counter."""
+        told = self.ask("HGETALL", PREFIX + "stats")
+        return sum(int(n) for key, n in told.items() if key.startswith(b'["' + name.encode() + b'"'))
+
+
+def _indexes(row: dict[str, str]) -> Iterator[str]:
+    rank, type_ = row["priority"], row["type"]
+    if row["state"] == "pending":
+        yield from ("live", f"due:{rank}:{type_}")
+    elif row["state"] == "running":
+        yield from ("live", "lease")
+    elif row["state"] == "succeeded":
+        yield "done"
+    elif row["state"] == "dead":
+        yield from ("dead", f"dead:{rank}", f"dx:type:{type_}", f"dx:reason:{row['reason']}")
+        yield f"dx:fp:{row['fingerprint']}"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster(valkey_program())
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scripts that do not ask whether their slot is moving."""
+    read = scripts._read
+
+    def spoilt(name: str) -> str:
+        text = read(name)
+        if name == "prelude":
+            assert "probe.err" in text
+            text = text.replace("type(probe) == 'table' and probe.err", "false")
+        return text
+
+    monkeypatch.setattr(scripts, "_read", spoilt)
+    scripts.load_script.cache_clear()
+    yield
+    monkeypatch.undo()
+    scripts.load_script.cache_clear()
+
+
+@pytest.mark.full
+def test_twenty_moves_tear_and_double_nothing(cluster: Cluster) -> None:
+    anyio.run(move_slots, cluster)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("no_probe")
+def test_without_the_probe_the_same_check_fails(cluster: Cluster) -> None:
+    """A test of the test: a script that a move tears in half leaves indexes that no recount confirms."""
+    with pytest.raises(AssertionError, match="I3: "):
+        anyio.run(move_slots, cluster)
