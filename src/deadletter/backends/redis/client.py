@@ -295,7 +295,10 @@ class Connections:
         for repeats in itertools.count():
             problem: BaseException | str
             try:
-                answers = await self._once(commands)
+                # Whoever is cancelled hears the answer first, within the socket's timeout: else what was sent might
+                # run after the steps that clean up after it.
+                with anyio.CancelScope(shield=True):
+                    answers = await self._once(commands)
             except AWAY as error:
                 if self.refused(error):
                     raise BackendUnavailable(f"{self.url} does not let us in: {error}") from error
