@@ -215,6 +215,6 @@ def test_twenty_moves_tear_and_double_nothing(cluster: Cluster) -> None:
 @pytest.mark.full
 @pytest.mark.usefixtures("no_probe")
 def test_without_the_probe_the_same_check_fails(cluster: Cluster) -> None:
-    """A test of the test: a script that a move tears in half leaves indexes that no recount confirms."""
-    with pytest.raises(AssertionError, match="I3: "):
+    """A test of the test: a move tears scripts in half, and outcomes are lost or indexes differ."""
+    with pytest.raises(AssertionError, match="I[13]: "):
         anyio.run(move_slots, cluster)

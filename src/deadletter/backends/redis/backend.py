@@ -112,7 +112,7 @@ class RedisBackend(Backend):
         """Connect, and refuse a server that is too old or deletes tasks when memory is short."""
         if self._opened:
             return
-        nodes = await self._nodes()
+        nodes, found = await inspection.ask_all(self._connections)
         try:
             for url, facts in nodes.items():
                 inspection.refuse(facts, url, allow_eviction=self._allow_eviction, durability=self._durability)
@@ -120,7 +120,7 @@ class RedisBackend(Backend):
             await self._connections.aclose()  # who is refused closes nothing
             raise
         self._connections.plain = not all(facts.version for facts in nodes.values())
-        for finding in inspection.findings_of(nodes, durability=self._durability):
+        for finding in [*found, *inspection.findings_of(nodes, durability=self._durability)]:
             if finding.level in ("warning", "error"):
                 log.warning("%s: %s", self.url, finding.text)
         self._opened = True
@@ -131,7 +131,7 @@ class RedisBackend(Backend):
 
     async def inspect(self) -> Inspection:
         """Version, clock, tier and what could lose tasks."""
-        nodes = await self._nodes()
+        nodes, found = await inspection.ask_all(self._connections)
         oldest = min(nodes.values(), key=lambda facts: facts.numbers)
         tier = inspection.tier_of(nodes)
         if self._durability is not None:
@@ -142,16 +142,12 @@ class RedisBackend(Backend):
             now_ms=await self._now_ms(),
             durability=tier,
             findings=[
+                *found,
                 *inspection.findings_of(nodes, durability=self._durability),
-                *inspection.gaps(await self._connections.uncovered()),
+                *await self._connections.findings(),
                 *self._spread(),
             ],
         )
-
-    async def _nodes(self) -> dict[str, inspection.Facts]:
-        """What each server that takes writes says of itself."""
-        primaries = await self._connections.primaries()
-        return {url: await inspection.ask(node.command) for url, node in primaries.items()}
 
     async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
         """See Backend.insert."""

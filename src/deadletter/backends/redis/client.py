@@ -23,6 +23,7 @@ import redis
 from redis import exceptions
 
 from ...model.errors import BackendError, BackendUnavailable
+from ...model.row import Finding
 from ...runtime.loops import Bell
 from ...runtime.threads import start_thread
 from .endpoint import CONNECTIONS, Endpoint
@@ -264,9 +265,9 @@ class Connections:
         """The servers that take writes, by name."""
         return {self.url: self}
 
-    async def uncovered(self) -> int:
-        """How many slots nobody serves."""
-        return 0
+    async def findings(self) -> list[Finding]:
+        """What an operator should know of how the servers stand to each other."""
+        return []
 
     async def listen(self, channel: str) -> Ear:
         """Subscribe to a channel."""
@@ -294,6 +295,7 @@ class Connections:
         began = time.monotonic()
         for repeats in itertools.count():
             problem: BaseException | str
+            answers: list[Any] = []
             try:
                 # Whoever is cancelled hears the answer first, within the socket's timeout: else what was sent might
                 # run after the steps that clean up after it.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from ...model.errors import BackendError, BackendUnavailable, InvalidSetting
 from ...model.row import Finding
+
+if TYPE_CHECKING:
+    from .client import Connections
 
 OLDEST = (7, 0)
 WAITAOF = (7, 2)
@@ -85,6 +88,39 @@ async def ask(command: Command) -> Facts:
     )
 
 
+async def ask_all(connections: Connections) -> tuple[dict[str, Facts], list[Finding]]:
+    """Ask every server that takes writes, and tell which of them cannot be asked.
+
+    Raises:
+        BackendUnavailable: none of them can.
+    """
+    facts: dict[str, Facts] = {}
+    silent: list[Finding] = []
+    problem: BackendUnavailable | None = None
+    for name, node in (await connections.primaries()).items():
+        try:
+            facts[name] = await ask(node.command)
+        except BackendUnavailable as error:
+            problem = error
+            silent.append(Finding(level="error", text=str(error)))
+    if not facts:
+        raise problem or connections.away("no node serves any slot")
+    return facts, silent
+
+
+def findings_of(nodes: Mapping[str, Facts], *, durability: str | None) -> list[Finding]:
+    """What an operator should know of all of them; where they differ it names the node."""
+    told = {name: findings(facts, durability=durability) for name, facts in nodes.items()}
+    who: dict[tuple[str, str], list[str]] = {}
+    for name, found in told.items():
+        for finding in found:
+            who.setdefault((finding.level, finding.text), []).append(name)
+    return [
+        Finding(level=level, text=text if len(names) == len(nodes) else f"{', '.join(names)}: {text}")
+        for (level, text), names in who.items()
+    ]
+
+
 def _parsed(info: Any) -> Mapping[str, str]:
     if isinstance(info, Mapping):  # redis-py reads INFO for us
         return {str(name): str(value) for name, value in info.items()}
@@ -145,33 +181,11 @@ def findings(facts: Facts, *, durability: str | None) -> list[Finding]:
     return found
 
 
-def findings_of(nodes: Mapping[str, Facts], *, durability: str | None) -> list[Finding]:
-    """The findings of all nodes, each once; where it does not concern them all it names those that it does."""
-    concerns: dict[tuple[str, str], list[str]] = {}
-    for url, facts in nodes.items():
-        for finding in findings(facts, durability=durability):
-            concerns.setdefault((finding.level, finding.text), []).append(url)
-        if len(nodes) > 1 and not facts.replicas:
-            concerns.setdefault(("warning", "no replica takes over when this primary dies"), []).append(url)
-    return [
-        Finding(level=level, text=text if len(urls) == len(nodes) else f"{', '.join(urls)}: {text}")
-        for (level, text), urls in concerns.items()
-    ]
-
-
 def tier_of(nodes: Mapping[str, Facts]) -> str:
     """The tier, by node where they differ."""
     tiers: dict[str, list[str]] = {}
-    for url, facts in nodes.items():
-        tiers.setdefault(facts.durability, []).append(url)
+    for name, facts in nodes.items():
+        tiers.setdefault(facts.durability, []).append(name)
     if len(tiers) == 1:
         return next(iter(tiers))
-    return "; ".join(f"{', '.join(urls)}: {tier}" for tier, urls in tiers.items())
-
-
-def gaps(uncovered: int) -> list[Finding]:
-    """What follows from slots of a cluster that nobody serves."""
-    if not uncovered:
-        return []
-    text = f"no node serves {uncovered} of 16384 slots: queues there are away; mend the cluster"
-    return [Finding(level="error", text=text)]
+    return "; ".join(f"{', '.join(names)}: {tier}" for tier, names in tiers.items())

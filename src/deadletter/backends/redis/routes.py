@@ -16,6 +16,7 @@ from redis import exceptions
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ...model.errors import BackendError
+from ...model.row import Finding
 from ...runtime.loops import Bell
 from .client import AWAY, PAUSES, Connections, Ear
 from .cluster import Address, ClusterEndpoint
@@ -113,12 +114,21 @@ class ClusterConnections(Connections):
             raise self.away(error) from error
         return {self._node(address).url: self._node(address) for address in sorted(known.replicas)}
 
-    async def uncovered(self) -> int:
-        """See Connections.uncovered."""
-        try:
-            return (await self.topology()).uncovered
-        except AWAY as error:
-            raise self.away(error) from error
+    async def findings(self) -> list[Finding]:
+        """See Connections.findings."""
+        found: list[Finding] = []
+        told: bytes | str = await self.command("CLUSTER", "INFO")
+        state = told.decode() if isinstance(told, bytes) else told
+        self._doubt(self._topology)
+        known = await self.topology()
+        if known.uncovered:
+            found.append(Finding(level="error", text=f"{known.uncovered} slots are served by no node"))
+        elif "cluster_state:ok" not in state:
+            found.append(Finding(level="error", text="the cluster says of itself that it is not ok (CLUSTER INFO)"))
+        alone = [self._node(address).url for address in sorted(known.replicas) if not known.replicas[address]]
+        if alone:
+            found.append(Finding(level="warning", text=f"without a replica: {', '.join(alone)}; its loss stops queues"))
+        return found
 
     async def listen(self, channel: str) -> Ear:
         """Subscribe at the node of the channel's slot; a cluster carries what is published to all its nodes."""
