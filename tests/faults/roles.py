@@ -130,9 +130,9 @@ async def producer(
                     await (dlq.enqueue(tasks[0]) if len(tasks) == 1 else dlq.enqueue_many(tasks))
                     break
                 except Exception as error:
-                    cause = error.__cause__ or error
-                    ledger.note("refused", *ids, isinstance(cause, BackendUnavailable), str(cause))
-                    if not (patient and isinstance(cause, BackendUnavailable)):
+                    away = isinstance(error, BackendUnavailable) or isinstance(error.__cause__, BackendUnavailable)
+                    ledger.note("refused", *ids, away, str(error.__cause__ or error))
+                    if not (patient and away):
                         return
             ledger.acknowledge(*ids)
             if enough.exists():
