@@ -135,6 +135,8 @@ class Keeper:
     async def serve(self) -> None:
         """Care, until stopped: in a thread of its own, or (simulated) in the caller's loop."""
         self._bell = Bell()
+        if self._held:  # its thread may have ended before there was a bell to ring
+            self._bell.ring()
         last = self._queue.clock.monotonic()
         while not self._stopping:
             if not self._kept and not self._held:
