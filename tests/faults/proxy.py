@@ -25,6 +25,7 @@ class Proxy:
         self.plan: Plan = lambda: "none"
         self.delay: Callable[[], float] = lambda: 0.0
         self.open = 0
+        self.met = 0  # faults, by scripts
         self._target = target
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -81,6 +82,7 @@ class Proxy:
                 continue
             with self._lock:
                 fault = self.plan() if b"EVAL" in data[:64] else "none"
+                self.met += fault != "none"
                 held = self.delay()
             if held:
                 time.sleep(held)

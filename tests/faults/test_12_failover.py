@@ -71,10 +71,12 @@ async def kill_under_load(cluster: Cluster) -> None:
         tasks.cancel_scope.cancel()
     assert len(acknowledged) > len(before) >= 50
 
-    with anyio.fail_after(60):
-        while (await dlq.stats()).by_state.get("pending", 0) or (await dlq.stats()).by_state.get("running", 0):
-            await dlq.worker(concurrency=8).run_until_idle()
-            await anyio.sleep(0.1)
+    async def drained() -> bool:
+        await dlq.worker(concurrency=8).run_until_idle()
+        tally = (await dlq.stats()).by_state
+        return not tally.get("pending", 0) and not tally.get("running", 0)
+
+    await soon(drained, within=60)
     states = {row.id: str(row.state) for row in await recount(dlq.backend)}
     lost = {id_: states.get(id_, "lost") for id_ in acknowledged if states.get(id_) not in ENDED}
     assert not lost

@@ -288,8 +288,7 @@ def _dressed(plan: Plan) -> Any:
 
 
 async def _enqueue(plan: Plan, task: Task) -> str:
-    queue = plan.queue_of()
-    return await queue._answer(task, await queue.insert_row(queue.new_row(task)), "keep")  # noqa: SLF001 - enqueue's own second half
+    return await plan.queue_of().enqueue(task)
 
 
 # A call that succeeds runs the first lines of one of these and nothing else, so each is written out.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import anyio
-import attrs
 
 from ..interfaces import Backend, SystemClock
 from ..model.query import Query
-from ..model.row import BATCH, DEAD, GONE, Inserted, NewRow
+from ..model.row import GONE
 from ..retry import as_policy
-from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
-from ..rules.redaction import refuse_redacted
-from ..runtime.chance import Chance, is_new_id
+from ..rules.codec import JsonCodec, decode_task, record_from_row
+from ..runtime.chance import Chance
 from ..runtime.threads import Threads
-from . import bulk, letters, pauses, process, reading, subscription
+from . import bulk, enqueueing, letters, pauses, process, reading, subscription
 from .guard import RowIdempotencyStore
 from .keeper import Keeper
 from .lazy import adopt
@@ -23,20 +21,15 @@ from .settler import Coalescer
 from .spooling import Spooler, open_spool
 from .sweeper import sweep
 from .sync import SyncQueue
-from .watching import added_metadata
 from .worker import Worker
 
 __all__ = [
-    "BATCH",
-    "DEAD",
     "GONE",
     "Backend",
     "Chance",
     "Coalescer",
-    "Inserted",
     "JsonCodec",
     "Keeper",
-    "NewRow",
     "Query",
     "Registration",
     "Registry",
@@ -46,18 +39,13 @@ __all__ = [
     "SystemClock",
     "Threads",
     "Worker",
-    "added_metadata",
     "adopt",
     "anyio",
     "as_policy",
-    "attrs",
     "bulk",
     "decode_task",
-    "digest",
-    "encode_task",
+    "enqueueing",
     "is_async",
-    "is_new_id",
-    "key_hash",
     "letters",
     "make_options",
     "open_spool",
@@ -65,7 +53,6 @@ __all__ = [
     "process",
     "reading",
     "record_from_row",
-    "refuse_redacted",
     "subscription",
     "sweep",
 ]

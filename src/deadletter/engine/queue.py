@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,13 +10,12 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
 
-from ..model.errors import BatchFailed, DeadLetterError, InvalidTask, TaskNotFound
-from ..model.task import Duration, Task, seconds, to_ms
+from ..model.errors import InvalidTask, TaskNotFound
+from ..model.task import Duration, Task, seconds
 from .operations import operation
 
 if TYPE_CHECKING:
     import anyio
-    import attrs
 
     from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
     from ..interfaces.backend import StoreClient
@@ -27,14 +25,13 @@ if TYPE_CHECKING:
     from ..model.query import Query
     from ..model.record import BulkResult, FailureGroup, Page, Pause, Reason, Stats, TaskRecord
     from ..model.retention import Retention
-    from ..model.row import BATCH, DEAD, GONE, Change, Inserted, Insertion, NewRow, Row, Verdict
+    from ..model.row import GONE, Change, Insertion, NewRow, Row, Verdict
     from ..retry import as_policy
-    from ..rules.codec import JsonCodec, decode_task, digest, encode_task, key_hash, record_from_row
-    from ..rules.redaction import refuse_redacted
-    from ..runtime.chance import Chance, is_new_id
+    from ..rules.codec import JsonCodec, decode_task, record_from_row
+    from ..runtime.chance import Chance
     from ..runtime.loops import Bell
     from ..runtime.threads import Threads
-    from . import bulk, letters, pauses, process, reading, subscription
+    from . import bulk, enqueueing, letters, pauses, process, reading, subscription
     from .attempt import Attempt
     from .guard import RowIdempotencyStore
     from .keeper import Keeper
@@ -45,12 +42,10 @@ if TYPE_CHECKING:
     from .spooling import Spooler, open_spool
     from .sweeper import sweep
     from .sync import SyncQueue
-    from .watching import added_metadata
     from .worker import Worker
 
-log = logging.getLogger("deadletter.queue")
-
 Verdicts: TypeAlias = "list[Verdict]"  # in the class below, ``list`` is a method
+Insertions: TypeAlias = "list[Insertion]"
 P = TypeVar("P", bound=Callable[..., Any])
 
 
@@ -62,7 +57,7 @@ class DeadLetterQueue:
 
     Args:
         backend: a Backend, a URL such as ``"sqlite:///path.db"``, or a client: ``redis.Redis``, ``redis.asyncio.Redis``
-            (it is never changed nor closed).
+            or ``RedisCluster`` of either kind (it is never changed nor closed).
         tracing: an Instrumentation.
         name: queues with different names on one backend never see each other.
         retry: a RetryPolicy, or a sequence of delays. ``retry_delays`` is the same by another name; not both.
@@ -149,7 +144,7 @@ class DeadLetterQueue:
         self.registry = Registry()
         self.keeper = Keeper(self)
         self.idempotency: IdempotencyStore = idempotency or RowIdempotencyStore(self)
-        self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self._insert, _any_conflict)
+        self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self.insert, enqueueing.any_conflict)
         self._apply_one: Coalescer[Change, Verdict] = Coalescer(self.apply)
         opened = open_spool(spool)
         self.spooler: Spooler | None = Spooler(self, opened) if opened is not None else None
@@ -220,13 +215,7 @@ class DeadLetterQueue:
             IdempotencyConflict: the key is bound to another payload.
             TaskConflict: the id is taken by another type or payload.
         """
-        if on_dead not in ("keep", "replay"):
-            raise InvalidTask("on_dead", f'{on_dead!r} is not one of "keep", "replay"')
-        new = self.new_row(task)
-        self._check_place(new)
-        await self.open()
-        insertion = await self._insert_one(new)
-        return await self._answer(task, insertion, on_dead)
+        return await enqueueing.enqueue(self, task, on_dead)
 
     @operation
     async def enqueue_many(self, tasks: Sequence[Task]) -> list[str]:
@@ -239,88 +228,7 @@ class DeadLetterQueue:
             BatchFailed: a batch failed; ``.stored`` are the ids of the batches before it, ``.index`` is the position of
                 the task that failed.
         """
-        rows: list[NewRow] = []
-        given = list(tasks)
-        for index, task in enumerate(given):
-            try:
-                rows.append(self.new_row(task))
-                self._check_place(rows[-1])
-            except InvalidTask as error:
-                error.add_note(f"task {index} of the batch; nothing was stored")
-                raise
-        await self.open()
-        ids: list[str] = []
-        for at in range(0, len(rows), BATCH):
-            try:
-                insertions = await self._insert(rows[at : at + BATCH])
-            except DeadLetterError as error:
-                raise BatchFailed(at, ids, str(error)) from error
-            for offset, insertion in enumerate(insertions):
-                if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
-                    conflict = letters.conflict(given[at + offset], insertion)
-                    raise BatchFailed(at + offset, ids, str(conflict)) from conflict
-                _warn_of_letter(given[at + offset], insertion)
-            ids += [insertion.id for insertion in insertions]
-        return ids
-
-    def new_row(self, task: Task) -> NewRow:
-        """Encode a task; raises InvalidTask that names the field."""
-        if not isinstance(task, Task):
-            raise InvalidTask("task", f"{type(task).__name__} is no deadletter.Task")
-        if self.instrumentation is not None:
-            task = attrs.evolve(task, metadata={**added_metadata(self.instrumentation), **task.metadata})
-        options = self.options
-        body = encode_task(self.codec, task, max_payload_bytes=options.max_payload_bytes)
-        if b"$redacted" in body or not isinstance(self.codec, JsonCodec):  # another codec may encrypt
-            refuse_redacted(task.payload)
-        delay = task.delay
-        key = task.idempotency_key
-        registration = self.registry.get(task.type)
-        marked = registration.mark if registration is not None else None
-        return NewRow(
-            id=task.id,
-            type=task.type,
-            priority=_RANK[task.priority],
-            key=key_hash(options.name, task.type, key) if key is not None else None,
-            digest=digest(task.type, task.payload),
-            body=body,
-            due_ms=0 if isinstance(delay, datetime) else round(seconds("delay", delay) * 1000),
-            due_at_ms=to_ms(delay) if isinstance(delay, datetime) else None,
-            expires_ms=round(seconds("expires_in", task.expires_in) * 1000) if task.expires_in is not None else None,
-            keep_ms=options.keep_letters_ms,
-            redact=options.redact_mark if marked is None else marked(options.redact_mark),
-            release=options.release,
-            count=(("enqueued", task.type, ""),),
-        )
-
-    def _check_place(self, new: NewRow) -> None:
-        """Refuse what a spread queue cannot keep unique: it places a task by its key, and looks for an id nowhere else."""
-        if self.backend.shards > 1 and new.key is not None and not is_new_id(new.id):
-            raise InvalidTask(
-                "id",
-                f"{new.id!r} was chosen and comes with an idempotency key: over {self.backend.shards} shards only one of"
-                " them is kept unique; leave the id out, or the key",
-            )
-
-    async def insert_row(self, new: NewRow) -> Insertion:
-        """Store one encoded row together with those of other callers."""
-        await self.open()
-        return await self._insert_one(new)
-
-    async def _insert(self, rows: list[NewRow]) -> list[Insertion]:
-        insertions = await self.backend.insert(self.name, rows)
-        if self.spooler is not None:
-            self.spooler.store_answered()
-        return insertions
-
-    async def _answer(self, task: Task, insertion: Insertion, on_dead: str) -> str:
-        if insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT):
-            raise letters.conflict(task, insertion)
-        if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD and on_dead == "replay":
-            await letters.replay_if_dead(self, insertion.id)
-        else:
-            _warn_of_letter(task, insertion)
-        return insertion.id
+        return await enqueueing.enqueue_many(self, tasks)
 
     @operation
     async def process_task(self, task_id: str, processor: Processor) -> bool:
@@ -551,6 +459,22 @@ class DeadLetterQueue:
 
     # What the rest of the engine shares.
 
+    def new_row(self, task: Task) -> NewRow:
+        """Encode a task; raises InvalidTask that names the field."""
+        return enqueueing.new_row(self, task)
+
+    async def insert_row(self, new: NewRow) -> Insertion:
+        """Store one encoded row together with those of other callers."""
+        await self.open()
+        return await self._insert_one(new)
+
+    async def insert(self, rows: Sequence[NewRow]) -> Insertions:
+        """Store encoded rows, ≤ 100, in one step."""
+        insertions = await self.backend.insert(self.name, rows)
+        if self.spooler is not None:
+            self.spooler.store_answered()
+        return insertions
+
     def decode(self, row: Row) -> Task:
         """The task of a row; raises Undecodable."""
         return decode_task(self.codec, row)
@@ -609,23 +533,6 @@ def _furnish() -> None:
         return
     parts = importlib.import_module("deadletter.engine.parts")
     globals().update({name: getattr(parts, name) for name in parts.__all__})
-
-
-_RANK = {"high": 0, "normal": 1, "low": 2}
-
-
-def _warn_of_letter(task: Task, insertion: Insertion) -> None:
-    if insertion.verdict is Inserted.EXISTS and insertion.state == DEAD:
-        log.warning(
-            "%s of type %s is a dead letter already; nothing was enqueued (retry it, or enqueue with on_dead='replay')",
-            insertion.id,
-            task.type,
-            extra={"task_id": insertion.id},
-        )
-
-
-def _any_conflict(insertions: Sequence[Insertion]) -> bool:
-    return any(insertion.verdict in (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT) for insertion in insertions)
 
 
 def _backend(backend: Backend | str | StoreClient, clock: Clock | None) -> tuple[Backend, bool]:

@@ -113,6 +113,26 @@ def until() -> Callable[[Callable[[], Any]], Awaitable[None]]:
 
 
 @pytest.fixture
+def after_the_next(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, Callable[[], Awaitable[object]]], None]:
+    """Let something happen in the store right after it has answered the next call of a method."""
+
+    def arrange(name: str, then: Callable[[], Awaitable[object]]) -> None:
+        call = getattr(backend, name)
+
+        async def call_then(*args: Any) -> Any:
+            answer = await call(*args)
+            monkeypatch.undo()
+            await then()
+            return answer
+
+        monkeypatch.setattr(backend, name, call_then)
+
+    return arrange
+
+
+@pytest.fixture
 def pass_until(clock: VirtualClock) -> Callable[..., Awaitable[None]]:
     """Let virtual time pass, step by step, until a condition holds."""
 

@@ -262,3 +262,31 @@ def test_an_attempt_whose_loop_is_closed_is_forgotten(anyio_backend):
     assert dlq.keeper._pulses == {}
     dlq.keeper._end_overlong(1.0)
     assert dlq.keeper.idle
+
+
+async def test_a_keeper_that_comes_up_late_gives_back_what_was_held_before(dlq, working, until, monkeypatch):
+    """The thread had ended and all was settled before there was a bell to ring: nobody rings again."""
+    start_thread, may_start = keeper_module.start_thread, threading.Event()
+    monkeypatch.setattr(
+        keeper_module, "start_thread", lambda name, run: start_thread(name, lambda: may_start.wait(10) and run())
+    )
+    release, started = threading.Event(), threading.Event()
+
+    def stuck(_):
+        started.set()
+        release.wait(10)
+
+    dlq.processor("t")(stuck)
+    task_id = await dlq.enqueue(Task(type="t"))
+    async with working(dlq, shutdown_grace=0):
+        await until(started.is_set)
+    (held,) = dlq.keeper._held.values()
+    release.set()
+    await until(lambda: not held.attempt.in_thread)
+    assert (await dlq.get(task_id)).state is State.RUNNING
+    may_start.set()
+
+    async def pending():
+        return (await dlq.get(task_id)).state is State.PENDING
+
+    await until(pending)

@@ -167,18 +167,10 @@ async def test_on_dead_is_checked(dlq):
         await dlq.enqueue(keyed(), on_dead="bury")
 
 
-async def test_losing_the_race_to_replay_is_no_error(dlq, kill, backend, monkeypatch):
+async def test_losing_the_race_to_replay_is_no_error(dlq, kill, after_the_next):
     """Somebody else retries the letter between the enqueue that met it and its own retry."""
     (dead,) = await kill(dlq, keyed())
-    insert = backend.insert
-
-    async def insert_then_lose(queue, rows):
-        answer = await insert(queue, rows)
-        monkeypatch.undo()
-        await dlq.retry(dead)
-        return answer
-
-    monkeypatch.setattr(backend, "insert", insert_then_lose)
+    after_the_next("insert", lambda: dlq.retry(dead))
     assert await dlq.enqueue(keyed(), on_dead="replay") == dead
     assert (await dlq.get(dead)).replays == 1
 

@@ -69,18 +69,10 @@ async def test_a_list_is_of_one_state(dlq, kill):
     assert (await dlq.list(Query(ids=[]))).items == []
 
 
-async def test_what_changed_meanwhile_is_not_told_by_half(dlq, kill, backend, monkeypatch):
+async def test_what_changed_meanwhile_is_not_told_by_half(dlq, kill, after_the_next):
     """A search of payloads reads too little of a row to show it, so it is left out."""
     (dead,) = await kill(dlq, Task(type="t", payload={"n": 1}))
-    scan = backend.scan
-
-    async def scan_then_retry(queue, wish):
-        found = await scan(queue, wish)
-        monkeypatch.undo()
-        await dlq.retry(dead)
-        return found
-
-    monkeypatch.setattr(backend, "scan", scan_then_retry)
+    after_the_next("scan", lambda: dlq.retry(dead))
     assert (await dlq.list(Query(payload={"n": 1}))).items == []
 
 
@@ -252,17 +244,9 @@ async def test_stats_count_everything(dlq, kill, clock):
     assert (await dlq.stats()).overdue == {"a": 1}
 
 
-async def test_a_record_that_changed_meanwhile_is_shown_as_it_matched(dlq, kill, backend, monkeypatch):
+async def test_a_record_that_changed_meanwhile_is_shown_as_it_matched(dlq, kill, after_the_next):
     (dead,) = await kill(dlq, Task(type="t"))
-    scan = backend.scan
-
-    async def scan_then_retry(queue, wish):
-        found = await scan(queue, wish)
-        monkeypatch.undo()
-        await dlq.retry(dead)
-        return found
-
-    monkeypatch.setattr(backend, "scan", scan_then_retry)
+    after_the_next("scan", lambda: dlq.retry(dead))
     (record,) = (await dlq.list()).items
     assert (record.state, record.reason) == (State.DEAD, Reason.PERMANENT)
 

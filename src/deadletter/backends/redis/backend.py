@@ -97,9 +97,10 @@ class RedisBackend(Backend):
 
     @classmethod
     def from_url(cls, url: str, *, clock: Clock | None = None) -> RedisBackend:
-        """``redis://user:password@host:6379/0``, ``rediss://…`` (TLS) or ``unix:///path.sock?db=0``.
+        """Make one from a URL.
 
-        Options in the query: ``durability``, ``allow_eviction``, ``shards``, and those of redis-py.
+        ``redis://user:password@host:6379/0``, ``rediss://…`` (TLS), ``unix:///path.sock?db=0``,
+        ``redis+sentinel://host,host2/service/0`` or ``redis+cluster://host,host2``. Options in the query: ``durability``, ``allow_eviction``, ``shards``, and those of redis-py.
         """
         return cls(url, clock=clock)
 

@@ -300,7 +300,7 @@ class Connections:
                 # Whoever is cancelled hears the answer first, within the socket's timeout: else what was sent might
                 # run after the steps that clean up after it.
                 with anyio.CancelScope(shield=True):
-                    answers = await self._once(commands)
+                    answers = await self.once(commands)
             except AWAY as error:
                 if self.refused(error):
                     raise BackendUnavailable(f"{self.url} does not let us in: {error}") from error
@@ -316,8 +316,9 @@ class Connections:
             await anyio.sleep(pause)
         raise AssertionError  # it counts for ever
 
-    def _pause(self, problem: BaseException | str, repeats: int, elapsed: float) -> float | None:  # noqa: ARG002
+    def _pause(self, problem: BaseException | str, repeats: int, elapsed: float) -> float | None:
         """How long to wait before it is sent again; None gives up."""
+        del problem  # a cluster tells by it whether a replica may yet take over
         return PAUSES[repeats] if repeats < len(PAUSES) and elapsed <= _PATIENCE else None
 
     @staticmethod
@@ -325,7 +326,8 @@ class Connections:
         """Whether the server does not let us in, which no repeat would change."""
         return isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED)
 
-    async def _once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands, and nothing again: the answers, an exception for each that was refused."""
         wire = await self._here()
         try:
             return await wire.run(commands)

@@ -117,10 +117,11 @@ class Endpoint:
 
     def async_client(self) -> redis.asyncio.Redis:
         """A client of our own, for one asyncio loop."""
-        pool = redis.asyncio.BlockingConnectionPool(
+        make_pool: Any = redis.asyncio.BlockingConnectionPool
+        pool = make_pool(
             max_connections=CONNECTIONS,
             timeout=_PATIENCE,
-            connection_class=_QUICK.get(self.async_class, self.async_class),  # type: ignore[arg-type]  # asked for as async
+            connection_class=_QUICK.get(self.async_class, self.async_class),
             retry=AsyncRetry(NoBackoff(), 0),
             **self.options,
         )

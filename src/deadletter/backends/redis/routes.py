@@ -186,7 +186,7 @@ class ClusterConnections(Connections):
         for address in asked:
             try:
                 with anyio.fail_after(_ASK_S):
-                    [answer] = await self._node(address)._once([("CLUSTER", "SLOTS")])  # noqa: SLF001 - of its own kind
+                    [answer] = await self._node(address).once([("CLUSTER", "SLOTS")])
             except (*AWAY, TimeoutError) as error:
                 problem = error
                 if self.refused(error):
@@ -209,11 +209,12 @@ class ClusterConnections(Connections):
         self._doubted = known
         self._failed = failed
 
-    async def _once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """See Connections.once: at the node of the first command's key."""
         known = await self.topology()
         address = self._way(known, commands[0])
         try:
-            answers = await self._node(address)._once(commands)  # noqa: SLF001 - of its own kind
+            answers = await self._node(address).once(commands)
         except AWAY:
             self._doubt(known, address)
             raise

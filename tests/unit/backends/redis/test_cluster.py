@@ -111,7 +111,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     made = Nodes()
 
     class Node(Connections):
-        async def _once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        async def once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
             return await made.once(self.endpoint, commands)
 
     monkeypatch.setattr(routes, "Connections", Node)

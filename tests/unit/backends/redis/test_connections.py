@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import fakeredis
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -279,13 +280,13 @@ async def test_a_moving_slot_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     backend = RedisBackend(valkey().emptied())
     await backend.open()
     sent: list[Any] = []
-    once = backend._connections._once
+    once = backend._connections.once
 
     async def moving(commands: Any) -> list[Any]:
         sent.append(commands)
         return [[b"moving"]] if len(sent) < 3 else await once(commands)
 
-    monkeypatch.setattr(backend._connections, "_once", moving)
+    monkeypatch.setattr(backend._connections, "once", moving)
     assert (await backend.insert("q", [new("a")]))[0].verdict == "stored"
     assert len(sent) >= 3
     sent[:] = []
@@ -294,9 +295,44 @@ async def test_a_moving_slot_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
         sent.append(commands)
         return [[b"moving"]]
 
-    monkeypatch.setattr(backend._connections, "_once", for_ever)
+    monkeypatch.setattr(backend._connections, "once", for_ever)
     with pytest.raises(BackendUnavailable, match="moving to another node"):
         await backend.insert("q", [new("b")])
     assert len(sent) == 3
     monkeypatch.undo()
+    await backend.aclose()
+
+
+async def test_who_is_cancelled_hears_the_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent has run by then: it cannot run after the steps that clean up after it."""
+    backend = RedisBackend(valkey().emptied())
+    await backend.open()
+    sent, answered = anyio.Event(), anyio.Event()
+    once = backend._connections.once
+
+    async def slowly(commands: Any) -> list[Any]:
+        sent.set()
+        await answered.wait()
+        return await once(commands)
+
+    monkeypatch.setattr(backend._connections, "once", slowly)
+    over = []
+
+    async def insert(scope: anyio.CancelScope) -> None:
+        with scope:
+            await backend.insert("cancelled", [new()])
+        over.append(scope.cancelled_caught or "answered")
+
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+        group.start_soon(insert, scope)
+        await sent.wait()
+        scope.cancel()
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        assert over == []
+        answered.set()
+    assert len(over) == 1
+    monkeypatch.undo()
+    assert [row and row.id for row in await backend.load("cancelled", ["a"])] == ["a"]
     await backend.aclose()

@@ -8,7 +8,7 @@ from importlib.resources import files
 import attrs
 import pytest
 
-from deadletter.backends.redis import keys, records
+from deadletter.backends.redis import RedisBackend, keys, records, scripts
 from deadletter.backends.redis.scripts import NAMES, load_script
 from deadletter.model.row import Change, NewRow, Row
 
@@ -113,3 +113,15 @@ def test_a_queue_has_one_slot(queue: str) -> None:
     prefix = keys.prefix(queue)
     assert re.fullmatch(r"dl:\{[A-Za-z0-9._~%-]+:0\}:", prefix)
     assert key_slot(f"{prefix}t:}}{{".encode()) == key_slot(f"{prefix}meta".encode())
+
+
+def test_a_backend_has_read_every_script_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork while another thread reads its first one would leave the child an import lock that nobody opens."""
+    load_script.cache_clear()
+    RedisBackend("redis://nowhere")
+
+    def read(name: str) -> str:
+        raise AssertionError(f"{name} is read late")
+
+    monkeypatch.setattr(scripts, "_read", read)
+    assert [load_script(name).name for name in NAMES] == list(NAMES)
