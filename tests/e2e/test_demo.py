@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import redis
 
 from ..redis_servers import Server, debian_program
 
@@ -112,11 +113,21 @@ def _frozen_leases(server: Server) -> float:
     """When the last lease ends that anybody holds; from here on nothing changes on the server."""
     with server.client() as client:
         while True:
+            _until_leased(client)
             client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
-            for key in client.scan_iter("dl:*:lease"):  # the demo's queue has a name of its own
-                [(_, ends_ms)] = client.zrange(key, -1, -1, withscores=True)
-                return float(ends_ms)
+            if ends := _lease_ends(client):
+                return max(ends)
             client.execute_command("CLIENT", "UNPAUSE")
+
+
+def _until_leased(client: redis.Redis) -> None:
+    while not _lease_ends(client):
+        time.sleep(0.01)
+
+
+def _lease_ends(client: redis.Redis) -> list[float]:
+    keys = client.scan_iter("dl:{demo-??????:0}:lease")  # not those of its workers' presence
+    return [ends_ms for key in keys for _, ends_ms in client.zrange(key, -1, -1, withscores=True)]
 
 
 def _until_clock(ms: float) -> None:

@@ -100,7 +100,9 @@ class RedisBackend(Backend):
         """Make one from a URL.
 
         ``redis://user:password@host:6379/0``, ``rediss://…`` (TLS), ``unix:///path.sock?db=0``,
-        ``redis+sentinel://host,host2/service/0`` or ``redis+cluster://host,host2``. Options in the query: ``durability``, ``allow_eviction``, ``shards``, and those of redis-py.
+        ``redis+sentinel://host,host2/service/0`` or ``redis+cluster://host,host2``.
+
+        Options in the query: ``durability``, ``allow_eviction``, ``shards``, and those of redis-py.
         """
         return cls(url, clock=clock)
 
