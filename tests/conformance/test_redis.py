@@ -65,6 +65,7 @@ class TestRedis7ByURL(_OnAStore):
         return debian().emptied()
 
 
+@pytest.mark.full
 class TestValkeyClusterByClient(_OnAStore):
     """Three primaries, by a synchronous client that decodes; in threads."""
 

@@ -56,7 +56,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store.path
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.full)])
 def store(request: pytest.FixtureRequest, tmp_path: Path, filled: Path) -> Iterator[Store]:
     """A filled store."""
     if request.param == "sqlite":

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from deadletter import Task
 
-from .conftest import Child, eventually
+from .conftest import SLOW_ON_REDIS, Child, eventually
 from .invariants import check
 from .store import Store
 
 
+@SLOW_ON_REDIS
 def test_no_lease_is_lost(store: Store, start: Callable[..., Child]) -> None:
     """Its thread of its own keeps the leases, that of a neighbour in the same loop too, while others sweep."""
     store.enqueue(
