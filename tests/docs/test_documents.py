@@ -7,7 +7,7 @@ block
   whose first line is a comment with a file's name (``# shop.py``) becomes that file instead.
 - ``bash``: runs, and has to succeed. ``sh`` is for the reader alone: it installs something, or never ends.
 - ``console``: each ``$ command`` runs, and what it prints is compared; ``...`` stands for anything.
-- ``text``, ``ini``, ``mermaid``: only shown.
+- ``text``, ``ini``, ``mermaid``, and the lists of pages that build the site: only shown.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from deadletter import DeadLetterQueue
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = {"python", "bash", "console"}
-SHOWN = {"sh", "text", "ini", "mermaid"}
+SHOWN = {"sh", "text", "ini", "mermaid", "{toctree}"}
 FILE = re.compile(r"# (\w+\.py)\n")
 FENCE = re.compile(r"^ *```(\S+)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
