@@ -240,6 +240,33 @@ def test_a_place_that_cannot_be_is_refused_at_once(tmp_path: Path, monkeypatch: 
         SpoolFile(tmp_path / "x.spool")
 
 
+def test_a_file_that_another_process_furnishes_meanwhile_is_no_strangers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read in one transaction: its two halves, read apart, looked like a database of something else."""
+    refused: list[BackendUnavailable] = []
+    connect = sqlite3.connect
+
+    class Slow(sqlite3.Connection):
+        """Lets somebody else put something in while it reads what the file is."""
+
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+            if sql == "PRAGMA user_version" and not refused:
+                monkeypatch.setattr(sqlite3, "connect", connect)
+                monkeypatch.setattr(spool, "LOCK_SECONDS", 0)
+                try:
+                    SpoolFile(path).put(URL, QUEUE, row("b"), NOW)
+                except BackendUnavailable as error:
+                    refused.append(error)
+                monkeypatch.setattr(spool, "LOCK_SECONDS", 5)
+            return super().execute(sql, *parameters)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **said: connect(*given, **said, factory=Slow))
+    SpoolFile(path).put(URL, QUEUE, row("a"), NOW)
+    assert ids(SpoolFile(path)) == ["a"]
+    assert "was locked" in str(refused)
+
+
 def test_files_of_others_and_of_newer_versions_are_left_alone(tmp_path: Path, file: SpoolFile, path: Path) -> None:
     other = tmp_path / "other.db"
     with contextlib.closing(sqlite3.connect(other)) as connection, connection:

@@ -233,7 +233,10 @@ class SpoolFile(Spool):
         try:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA secure_delete = ON")
-            if self._format(connection) != FORMAT:
+            connection.execute("BEGIN")  # who furnishes it meanwhile would be seen in half
+            found = self._format(connection)
+            connection.execute("COMMIT")
+            if found != FORMAT:
                 self._furnish(connection)
         except BaseException:
             connection.close()
