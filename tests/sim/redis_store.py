@@ -7,7 +7,7 @@ from typing import Any
 
 from deadletter import Clock
 from deadletter.backends.redis import RedisBackend
-from deadletter.backends.redis.client import Ear, ThreadWire, Wire
+from deadletter.backends.redis.wires import Ear, ThreadWire, Wire
 from deadletter.runtime.loops import Bell
 
 from ..redis_servers import valkey

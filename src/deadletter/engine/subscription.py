@@ -98,6 +98,9 @@ async def _events(signals: Signals, wanted: set[EventKind]) -> AsyncGenerator[Ev
     async for signal in signals:
         if not isinstance(signal, EventRow):
             continue
+        if signal.kind == EventKind.GAP:
+            yield Event(seq=signal.seq, kind=EventKind.GAP, at=from_ms(signal.at_ms), count=signal.missed)
+            continue
         if signal.missed:
             yield Event(seq=signal.seq - 1, kind=EventKind.GAP, at=from_ms(signal.at_ms), count=signal.missed)
         if signal.kind in wanted:

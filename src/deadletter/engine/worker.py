@@ -36,6 +36,7 @@ log = logging.getLogger("deadletter.worker")
 
 _LOW_FIRST = 10  # each 10th claim looks at low first, so that it is never starved
 _SAFETY_POLL = 5.0  # seconds: what a lost hint costs at most
+_LISTEN_AGAIN = 0.5  # seconds until the next try to be woken by the store
 _FIRST_WAIT = 0.05  # seconds, doubled while the store is away
 _LAST_WAIT = 5.0  # seconds that the last outcomes wait for a store that is away
 _ORDER, _REVERSED = (0, 1, 2), (2, 1, 0)
@@ -167,12 +168,13 @@ class Worker:
         while True:
             try:
                 async with self._queue.backend.listen(self._queue.name) as signals:
+                    self._wake_feeder()  # what was stored before we listened was told to nobody
                     async for signal in signals:
                         if isinstance(signal, Hint):  # an event by itself brings no work
                             self._wake_feeder()
             except BackendError as error:
                 log.warning("no wake-ups until the store is back: %s", error)
-            await self._queue.clock.sleep(1)
+            await self._queue.clock.sleep(_LISTEN_AGAIN)
 
     async def _drain(self, settler: Settler) -> None:
         with anyio.move_on_after(self._grace):

@@ -115,5 +115,8 @@ class Backend(abc.ABC):
 
         Yields a Hint when work may have become due, and every stored event after seq ``after`` (None: those from now
         on). Hints may be lost. Events are kept in bounded number: where some are gone, the next
-        one says how many by ``missed``.
+        one says how many by ``missed``. Where a store came back with another history (a failover took its last events
+        along), a row of kind ``gap`` says so, with the seq from which it goes on and at least how many by ``missed``.
+
+        A store that goes away may end it by BackendUnavailable, or be waited for: then a Hint tells that it is back.
         """

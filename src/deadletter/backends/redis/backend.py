@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
-
-from redis import exceptions
 
 from ...interfaces.backend import Backend, Signals
 from ...interfaces.clock import SystemClock
@@ -18,9 +16,7 @@ from ...model.row import (
     Claim,
     Claimed,
     Counts,
-    EventRow,
     Finding,
-    Hint,
     Insertion,
     Inspection,
     NewRow,
@@ -30,12 +26,12 @@ from ...model.row import (
     Verdict,
 )
 from . import endpoint, inspection
-from .client import Ear
 from .keys import prefix
+from .listening import Listening
 from .placement import MOST
 from .routes import connections_to
 from .scripts import load_scripts
-from .shard import EVENTS, Shard
+from .shard import Shard
 from .spread import Spread, Steps
 
 if TYPE_CHECKING:
@@ -188,30 +184,18 @@ class RedisBackend(Backend):
 
     @asynccontextmanager
     async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:
-        """See Backend.listen. The bell of a queue's first shard rings for all of them."""
-        steps = await self._steps(queue)
-        ear = await self._connections.listen(f"{prefix(queue)}bell")
+        """See Backend.listen. The bell of a queue's first shard rings for all of them.
+
+        Goes on by itself after the server was away, and tells a gap where its history is another then.
+        """
+        events = (await self._steps(queue)).events(after)
+        listening = Listening(self._connections, f"{prefix(queue)}bell", events)
         try:
-            after = await steps.position() if after is None else after
-            async with aclosing(self._signals(steps, ear, after)) as signals:
+            await listening.begin()
+            async with aclosing(listening.signals()) as signals:
                 yield signals
         finally:
-            await ear.close()
-
-    async def _signals(self, steps: Steps, ear: Ear, seq: int) -> AsyncGenerator[Hint | EventRow, None]:
-        told = True
-        while True:
-            while told:
-                fresh = await steps.events(seq)
-                for event in fresh:
-                    seq = event.seq
-                    yield event
-                told = len(fresh) >= EVENTS
-            try:
-                told = await ear.hear()
-            except (exceptions.RedisError, OSError) as error:
-                raise self._connections.away(error) from error
-            yield Hint()
+            await listening.close()
 
     async def _steps(self, queue: str, *, writes: bool = False) -> Steps:
         steps = self._queues.get(queue)

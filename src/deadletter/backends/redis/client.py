@@ -6,7 +6,6 @@ synchronous client serves from worker threads.
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import itertools
 import os
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -24,16 +23,12 @@ from redis import exceptions
 
 from ...model.errors import BackendError, BackendUnavailable
 from ...model.row import Finding
-from ...runtime.loops import Bell
-from ...runtime.threads import start_thread
-from .endpoint import CONNECTIONS, Endpoint
+from .endpoint import Endpoint
 from .scripts import Script
-from .sentinel import close_sentinels
+from .wires import Ear, LoopWire, ThreadWire, Wire
 
 PAUSES = (0.0, 0.05, 0.2, 0.5)  # seconds before each repeat: every step is safe to repeat
 _PATIENCE = 6.0  # seconds after which nothing is repeated any more
-_LISTEN = 5.0  # seconds of one wait for a message
-_LISTEN_THREAD = 0.5  # likewise where a thread waits, which nobody can interrupt
 _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 AWAY = (
     exceptions.ConnectionError,
@@ -48,182 +43,12 @@ AWAY = (
 _ABANDONED: list[Any] = []  # a parent's clients in a forked child: never used, never closed
 
 
-class Ear(abc.ABC):
-    """One subscription to one channel."""
-
-    @abc.abstractmethod
-    async def hear(self) -> bool:
-        """Wait for messages; True where one of them said that an event was stored."""
-
-    @abc.abstractmethod
-    async def close(self) -> None:
-        """Stop listening."""
-
-
-class Wire(abc.ABC):
-    """What one event loop talks through."""
-
-    @abc.abstractmethod
-    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands on one connection in one trip; the answers, an exception for each that was refused."""
-
-    @abc.abstractmethod
-    async def listen(self, channel: str) -> Ear:
-        """Subscribe; returns once the server has confirmed it."""
-
-    @abc.abstractmethod
-    async def close(self) -> None:
-        """Close its connections."""
-
-
-class LoopWire(Wire):
-    """On asyncio."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._client: Any = endpoint.async_client()  # redis-py annotates only parts of itself
-        self._life = self._lives()
-
-    async def start(self) -> None:
-        """Tie the client to the loop's life."""
-        await anext(self._life)
-
-    async def _lives(self) -> AsyncGenerator[None, None]:
-        # An ending loop closes its asynchronous generators, which is the only hook that it offers: a lease keeper's
-        # loop ends without anybody who could await us.
-        try:
-            yield
-        finally:
-            await self._client.aclose(close_connection_pool=True)
-            await close_sentinels(self._client)
-
-    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """See Wire.run."""
-        if len(commands) == 1:
-            return [await self._client.execute_command(*commands[0])]
-        async with self._client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(await pipe.execute(raise_on_error=False))
-
-    async def listen(self, channel: str) -> Ear:
-        """See Wire.listen."""
-        ear = _LoopEar(self._client.pubsub())
-        try:
-            await ear.open(channel)
-        except BaseException:
-            await ear.close()
-            raise
-        return ear
-
-    async def close(self) -> None:
-        """See Wire.close."""
-        await self._life.aclose()
-
-
-class _LoopEar(Ear):
-    def __init__(self, pubsub: Any) -> None:
-        self._pubsub = pubsub
-
-    async def open(self, channel: str) -> None:
-        await self._pubsub.subscribe(channel)
-        while (message := await self._pubsub.get_message(timeout=_LISTEN)) is None or message["type"] != "subscribe":
-            continue
-
-    async def hear(self) -> bool:
-        event = False
-        message = None
-        while message is None:
-            message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=_LISTEN)
-        while message is not None:  # a burst is one hint
-            event = event or message["data"] == b"event"
-            message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=0)
-        return event
-
-    async def close(self) -> None:
-        await self._pubsub.aclose()
-
-
-class ThreadWire(Wire):
-    """Anywhere: a synchronous client in worker threads."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._limiter = anyio.CapacityLimiter(CONNECTIONS)
-
-    async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """See Wire.run."""
-        return await anyio.to_thread.run_sync(self._run, commands, abandon_on_cancel=True, limiter=self._limiter)
-
-    def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        if len(commands) == 1:
-            return [self._client.execute_command(*commands[0])]
-        with self._client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(pipe.execute(raise_on_error=False))
-
-    async def listen(self, channel: str) -> Ear:
-        """See Wire.listen."""
-        ear = _ThreadEar(self._client, channel)
-        await ear.opened()
-        return ear
-
-    async def close(self) -> None:
-        """See Wire.close."""
-
-
-class _ThreadEar(Ear):
-    def __init__(self, client: Any, channel: str) -> None:
-        self._client, self._channel = client, channel
-        self._bell = Bell()
-        self._event = self._heard = self._subscribed = self._over = False
-        self._error: BaseException | None = None
-        start_thread("redis-listen", self._listen)
-
-    def _listen(self) -> None:
-        try:
-            with self._client.pubsub() as pubsub:
-                pubsub.subscribe(self._channel)
-                while not self._over:
-                    message = pubsub.get_message(timeout=_LISTEN_THREAD)
-                    if message is None:
-                        continue
-                    if message["type"] == "message":
-                        self._event, self._heard = self._event or message["data"] == b"event", True
-                    self._subscribed = True
-                    self._bell.ring()
-        except Exception as error:
-            self._error = error
-            self._bell.ring()
-
-    async def opened(self) -> None:
-        try:
-            while not self._subscribed:
-                await self._woken()
-        except BaseException:
-            self._over = True
-            raise
-
-    async def _woken(self) -> None:
-        await self._bell.wait()
-        if self._error is not None:
-            raise self._error
-
-    async def hear(self) -> bool:
-        while not self._heard:
-            await self._woken()
-        event, self._event, self._heard = self._event, False, False
-        return event
-
-    async def close(self) -> None:
-        self._over = True
-
-
 class Connections:
     """A wire for every event loop, and the rules for sending again."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.closings = 0  # how often it was closed, after which whoever still listens is not to connect anew
         self.plain = False  # the server is a stand-in that does not know the #!lua line
         self._lock = threading.Lock()
         self._wires: weakref.WeakKeyDictionary[Any, Wire] = weakref.WeakKeyDictionary()
@@ -363,6 +188,7 @@ class Connections:
     async def aclose(self) -> None:
         """Close all clients, in whatever loop they are."""
         with self._lock:
+            self.closings += 1
             wires = list(self._wires.items())
             self._wires = weakref.WeakKeyDictionary()
             shared, self._shared = self._shared, None

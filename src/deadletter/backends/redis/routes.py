@@ -18,9 +18,10 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from ...model.errors import BackendError
 from ...model.row import Finding
 from ...runtime.loops import Bell
-from .client import AWAY, PAUSES, Connections, Ear
+from .client import AWAY, PAUSES, Connections
 from .cluster import Address, ClusterEndpoint
 from .endpoint import Endpoint
+from .wires import Ear
 
 # A node is declared dead after cluster-node-timeout (15 s where nobody changed it); the election takes another second.
 PATIENCE = 20.0
@@ -248,6 +249,7 @@ class ClusterConnections(Connections):
     async def aclose(self) -> None:
         """Close all clients of all nodes."""
         with self._lock:
+            self.closings += 1
             nodes, self._nodes = list(self._nodes.values()), {}
             self._topology = None
         for node in nodes:

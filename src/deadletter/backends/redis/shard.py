@@ -17,7 +17,6 @@ from ...model.row import (
     Claim,
     Claimed,
     Counts,
-    EventRow,
     Inserted,
     Insertion,
     NewRow,
@@ -27,6 +26,7 @@ from ...model.row import (
     Verdict,
 )
 from .client import Connections
+from .events import ShardEvents
 from .keys import unescaped
 from .records import change_args, claim_args, insert_args, row_of, scan_args, texts_of
 from .scripts import load_script
@@ -34,7 +34,6 @@ from .scripts import load_script
 _VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
 _INSERTED = {str(word).encode(): word for word in Inserted}
 _FEW = 2_000  # fields of tally or counters that come in one answer
-EVENTS = 1_000  # read at once
 _WAIT_MS = 2_000  # for replicas
 
 
@@ -118,19 +117,9 @@ class Shard:
             now_ms=int(now),
         )
 
-    async def position(self) -> int:
-        """The seq of its last event."""
-        return int(await self.connections.command("HGET", f"{self.prefix}meta", "seq") or 0)
-
-    async def events(self, after: int) -> list[EventRow]:
-        """Stored events after a seq, at most EVENTS, each telling how many before it are gone."""
-        key = f"{self.prefix}events"
-        found = await self.connections.command("XRANGE", key, f"({after}-0", "+", "COUNT", EVENTS)
-        told: list[EventRow] = []
-        for entry in found:
-            told.append(_event(entry[0], entry[1]).following(after))
-            after = told[-1].seq
-        return told
+    def events(self, after: int | None) -> ShardEvents:
+        """Its stored events after a seq; None: those from now on."""
+        return ShardEvents(self.prefix, self.connections, after)
 
     async def _all(self, key: str) -> list[bytes]:
         """A large hash, read in steps; what changes meanwhile may be counted before or after."""
@@ -181,13 +170,3 @@ def _tallied(field: bytes, n: bytes) -> tuple[tuple[str, int, str, str], int]:
     cut = int(length)
     type_, reason = unescaped(rest[cut:].decode()), unescaped(rest[:cut].decode())
     return (state.decode(), int(rank), type_, reason), int(n)
-
-
-def _event(entry_id: bytes, flat: Any) -> EventRow:
-    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    told = {name.decode(): unescaped(value.decode()) for name, value in pairs}
-    detail = {name: told[name] for name in ("reason", "fingerprint", "why") if told.get(name)}
-    seq = int(entry_id.partition(b"-")[0])
-    return EventRow(
-        seq, told["kind"], int(told["at"]), told["id"] or None, told["type"] or None, int(told["n"]), detail
-    )

@@ -6,10 +6,10 @@ What holds on one shard alone: order (FIFO, priorities) among rows, and that an 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import logging
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -22,7 +22,6 @@ from ...model.row import (
     Claim,
     Claimed,
     Counts,
-    EventRow,
     Inserted,
     Insertion,
     NewRow,
@@ -31,7 +30,8 @@ from ...model.row import (
     Slice,
     Verdict,
 )
-from .placement import Homes, packed, place, unpacked
+from .events import SpreadEvents
+from .placement import Homes, place, unpacked
 from .shard import Shard
 
 log = logging.getLogger("deadletter.redis")
@@ -193,21 +193,11 @@ class Spread:
             now_ms=max(each.now_ms for each in told),
         )
 
-    async def position(self) -> int:
-        """The seq of the last event: the positions of all shards."""
-        told = await self._each({n: shard.position() for n, shard in enumerate(self._shards)})
-        return packed(told[n] for n in range(len(self._shards)))
-
-    async def events(self, after: int) -> list[EventRow]:
-        """Stored events after a seq, by time; those of one shard in their order."""
-        positions = unpacked(after, len(self._shards))
-        told = await self._each({n: shard.events(positions[n]) for n, shard in enumerate(self._shards)})
-        lines = [[(event.at_ms, n, event) for event in told[n]] for n in sorted(told)]
-        found: list[EventRow] = []
-        for _, n, event in heapq.merge(*lines, key=lambda entry: entry[:2]):
-            positions[n] = event.seq
-            found.append(attrs.evolve(event, seq=packed(positions)))
-        return found
+    def events(self, after: int | None) -> SpreadEvents:
+        """Stored events of all shards after a seq; None: those from now on."""
+        positions = [None] * len(self._shards) if after is None else unpacked(after, len(self._shards))
+        shards = [shard.events(at) for shard, at in zip(self._shards, positions, strict=True)]
+        return SpreadEvents(shards, partial(self._each, patient=True))
 
     def _at_home(self, ids: Iterable[str]) -> dict[int, list[str]]:
         groups: dict[int, list[str]] = {}

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -88,24 +88,6 @@ async def test_a_server_that_restarts_is_found_again() -> None:
         await backend.aclose()
     finally:
         server.end()
-
-
-async def test_a_listener_is_told_that_the_server_went() -> None:
-    server = Server(valkey_program())
-    try:
-        backend = RedisBackend(server.url())
-        with pytest.raises(BackendUnavailable), anyio.fail_after(10):
-            await listen_while(backend, server.kill)
-        await backend.aclose()
-    finally:
-        server.end()
-
-
-async def listen_while(backend: RedisBackend, act: Callable[[], None]) -> None:
-    async with backend.listen("q") as signals:
-        await anyio.to_thread.run_sync(act)
-        async for _ in signals:
-            pass
 
 
 async def test_a_full_server_takes_no_task_and_finishes_what_it_has() -> None:
