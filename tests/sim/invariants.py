@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from deadletter.model.row import DEAD, GONE, PENDING, RUNNING, SUCCEEDED, Row, Scan
 
+from .judgement import unexplained
 from .ledger import Run
 from .network import at_once
 from .watch import Life
@@ -32,7 +33,15 @@ def violations(world: World) -> list[str]:
             pills_only,
         ):
             found += check(world, rows)
+    if not found:
+        found += explained(world, rows)
     return found
+
+
+def explained(world: World, rows: dict[str, Row]) -> list[str]:
+    """What everybody was told, and what is stored now, can have come about one step at a time."""
+    final = {id_: rows.get(id_) for id_ in {*world.ledger.offered, *rows}}
+    return unexplained(world.network.history, final, world.network.now_ms())
 
 
 def _rows(world: World) -> dict[str, Row]:

@@ -32,6 +32,7 @@ from deadletter.model.row import (
     Verdict,
 )
 
+from .history import Call, History
 from .loop import SeededLoop
 from .watch import Watch
 
@@ -79,9 +80,13 @@ def at_once(step: Coroutine[Any, Any, T]) -> T:
 class Network:
     """Carries every call to the one store, and shows the watch what happened there."""
 
-    def __init__(self, loop: SeededLoop, store: Backend, watch: Watch, chance: random.Random, rates: Rates) -> None:
+    def __init__(
+        self, loop: SeededLoop, store: Backend, watch: Watch, chance: random.Random, rates: Rates, *, epoch_ms: int
+    ) -> None:
         self.store = store
+        self._epoch_ms = epoch_ms
         self.watch = watch
+        self.history = History()
         self.rates = rates
         self.chance = chance
         self.away = False  # the store cannot be reached by anybody
@@ -89,13 +94,23 @@ class Network:
         self._loop = loop
         self._carriers: set[asyncio.Task[None]] = set()
 
-    async def call(self, cut: Cut, name: str, *args: Any, **options: Any) -> Any:
+    async def call(self, link: Link, name: str, *args: Any, **options: Any) -> Any:
         """Send a request and wait for its answer; raises BackendUnavailable where none comes."""
         if self.over:
             raise Over
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._start(self._carry(cut, reply, name, args, options))
-        return await reply
+        asked = None
+        if args and args[0] == self.watch.queue:
+            asked = self.history.ask(link.who, name, args[1:], options, self.now_ms())
+        self._start(self._carry(Request(link.cut, reply, asked), name, args, options))
+        answer = await reply
+        if asked is not None:
+            self.history.tell(asked, answer, self.now_ms())
+        return answer
+
+    def now_ms(self) -> float:
+        """The server's clock, between its ticks too."""
+        return self._epoch_ms + self._loop.time() * 1000
 
     def _start(self, carrier: Coroutine[Any, Any, None]) -> None:
         # In a context of its own: a request under way does not care whether its sender still lives.
@@ -111,13 +126,16 @@ class Network:
     def _strikes(self, rate: float) -> bool:
         return self.chance.random() < rate
 
-    async def _carry(self, cut: Cut, reply: asyncio.Future[Any], name: str, args: Any, options: Any) -> None:
+    async def _carry(self, request: Request, name: str, args: Any, options: Any) -> None:
+        cut, reply = request.cut, request.reply
         await asyncio.sleep(self._delay())
         if self.away or cut.off or self._strikes(self.rates.lose_request):
             await asyncio.sleep(self.chance.uniform(*PATIENCE))
             _fail(reply, f"{name}: the request was lost")
             return
         if self._strikes(self.rates.repeat):
+            if request.asked is not None:
+                self.history.repeat(request.asked, self.now_ms())
             self._start(self._again(name, args, options))
         try:
             answer = self._execute(name, args, options)
@@ -160,10 +178,20 @@ class Cut:
     off: bool = False
 
 
+@attrs.frozen(eq=False)
+class Request:
+    """A call under way: who waits for its answer, and where it stands in the history."""
+
+    cut: Cut
+    reply: asyncio.Future[Any]
+    asked: Call | None
+
+
 class Link(Backend):
     """The store as one process sees it."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, who: str) -> None:
+        self.who = who
         self.cut = Cut()
         self._network = network
         self.scan_limit = network.store.scan_limit
@@ -179,28 +207,28 @@ class Link(Backend):
         """As ``open``."""
 
     async def inspect(self) -> Inspection:
-        return await self._network.call(self.cut, "inspect")  # type: ignore[no-any-return]
+        return await self._network.call(self, "inspect")  # type: ignore[no-any-return]
 
     async def insert(self, queue: str, rows: Sequence[NewRow]) -> list[Insertion]:
-        return await self._network.call(self.cut, "insert", queue, rows)  # type: ignore[no-any-return]
+        return await self._network.call(self, "insert", queue, rows)  # type: ignore[no-any-return]
 
     async def claim(self, queue: str, claim: Claim) -> Claimed:
-        return await self._network.call(self.cut, "claim", queue, claim)  # type: ignore[no-any-return]
+        return await self._network.call(self, "claim", queue, claim)  # type: ignore[no-any-return]
 
     async def apply(self, queue: str, changes: Sequence[Change]) -> list[Verdict]:
-        return await self._network.call(self.cut, "apply", queue, changes)  # type: ignore[no-any-return]
+        return await self._network.call(self, "apply", queue, changes)  # type: ignore[no-any-return]
 
     async def sweep(self, queue: str, limit: int) -> list[Row]:
-        return await self._network.call(self.cut, "sweep", queue, limit)  # type: ignore[no-any-return]
+        return await self._network.call(self, "sweep", queue, limit)  # type: ignore[no-any-return]
 
     async def load(self, queue: str, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
-        return await self._network.call(self.cut, "load", queue, ids, history=history)  # type: ignore[no-any-return]
+        return await self._network.call(self, "load", queue, ids, history=history)  # type: ignore[no-any-return]
 
     async def scan(self, queue: str, scan: Scan) -> Slice:
-        return await self._network.call(self.cut, "scan", queue, scan)  # type: ignore[no-any-return]
+        return await self._network.call(self, "scan", queue, scan)  # type: ignore[no-any-return]
 
     async def counts(self, queue: str) -> Counts:
-        return await self._network.call(self.cut, "counts", queue)  # type: ignore[no-any-return]
+        return await self._network.call(self, "counts", queue)  # type: ignore[no-any-return]
 
     @asynccontextmanager
     async def listen(self, queue: str, after: int | None = None) -> AsyncIterator[Signals]:  # type: ignore[override]

@@ -17,7 +17,7 @@ from .play import play, run
 from .scenario import Worker, drain
 from .world import STORES, Process, World
 
-COUNTS = {"memory": 200, "sqlite": 100, "redis": 4}
+COUNTS = {"memory": 140, "sqlite": 70, "redis": 3}
 
 
 def _seeds() -> list[str]:

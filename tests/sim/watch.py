@@ -78,7 +78,7 @@ class Watch:
         self.events: list[tuple[str, str]] = []
         self.broken: list[str] = []
         self.steps: Counter[str] = Counter()
-        self._queue = queue
+        self.queue = queue
         self._now_ms = now_ms
         self._time = time
         self._trace = hashlib.sha256()
@@ -92,7 +92,7 @@ class Watch:
         """A step was done."""
         self.steps[name] += 1
         self._trace.update(f"{self._time():.6f} {name} {_short(args, answer)}\n".encode())
-        if args and args[0] == self._queue:
+        if args and args[0] == self.queue:
             look = {"insert": self._inserted, "claim": self._claimed, "apply": self._applied, "sweep": self._swept}.get(
                 name
             )

@@ -94,7 +94,7 @@ class Process:
         self.lives += 1
         self.lane = Lane(f"{self.name}#{self.lives}")
         self.alive, self.frozen, self.worker = True, False, None
-        self.link = Link(world.network)
+        self.link = Link(world.network, self.lane.name)
         self.clock = SimClock(world.loop, world.chance.choice((0, 0, -3_600_000, 3_600_000)))
         self.queue = Queue(self.link, self.clock, Chance(world.chance.getrandbits(64)), world.plan.lease)
         context = contextvars.Context()
@@ -226,7 +226,7 @@ class World:
         self.ledger = Ledger()
         self.watch = Watch(QUEUE, server.now_ms, self.loop.time)
         wire = random.Random(self.chance.random())
-        self.network = Network(self.loop, STORES[store](server), self.watch, wire, self.plan.rates)
+        self.network = Network(self.loop, STORES[store](server), self.watch, wire, self.plan.rates, epoch_ms=EPOCH_MS)
         self.server = server
         self.processes: list[Process] = []
         self.dead: list[Lane] = []
