@@ -16,6 +16,7 @@ nox.options.reuse_existing_virtualenvs = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SUITE = ("-e", ".[all,test]")
 PURE = ("model", "interfaces", "rules", "retry")
+FUZZED = sorted(path.name for path in Path("tests/fuzz/corpus").iterdir())
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -70,6 +71,15 @@ def soak(session: nox.Session) -> None:
     """Run what takes minutes or hours."""
     session.install(*SUITE)
     session.run("python", "-m", "pytest", "-m", "soak", "--timeout=0", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Let atheris look for inputs that break us: 60 s for each target, or ``nox -s fuzz -- codec 600``."""
+    session.install(*SUITE, *group("fuzz"))
+    chosen, seconds = (session.posargs[:1], session.posargs[1:2]) if session.posargs else (FUZZED, [])
+    for target in chosen:
+        session.run("python", "-m", "tests.fuzz", target, "--guided", *(seconds or ["60"]), env={"PYTHONPATH": "src"})
 
 
 @nox.session

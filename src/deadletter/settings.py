@@ -18,7 +18,9 @@ from typing import Any
 from .engine import lazy
 from .engine.queue import DeadLetterQueue, living
 from .model.errors import DeadLetterError, InvalidSetting, InvalidTask
-from .rules.redaction import redactor
+from .model.task import seconds
+from .retry.schedule import Schedule
+from .rules.redaction import check_paths, redactor
 
 DEFAULT_URL = "sqlite:///deadletter.db"
 
@@ -137,11 +139,12 @@ def _delays(text: str) -> tuple[float, ...]:
     delays = tuple(parse_duration(part) for part in text.split(",") if part.strip())
     if not delays:
         raise ValueError(f'{_short(text)} is no list of delays; write seconds joined by commas, such as "5,30,120,300"')
+    Schedule(delays)  # the queue would refuse what is too long, and could not name the variable
     return delays
 
 
 def _ttl(text: str) -> float | None:
-    return None if text.strip().lower() == "none" else parse_duration(text)
+    return None if text.strip().lower() == "none" else seconds("dlq_ttl", parse_duration(text))
 
 
 def _threshold(text: str) -> int:
@@ -153,6 +156,7 @@ def _threshold(text: str) -> int:
 
 def _paths(text: str) -> tuple[str, ...]:
     paths = tuple(part.strip() for part in text.split(",") if part.strip())
+    check_paths(paths)
     return redactor(paths).paths
 
 

@@ -96,6 +96,9 @@ def test_letters_may_be_kept_for_ever() -> None:
         ("DEADLETTER_ALERT_THRESHOLD", "1.5"),
         ("DEADLETTER_ALERT_THRESHOLD", "ten"),
         ("DEADLETTER_REDACT", "a..b"),
+        ("DEADLETTER_REDACT", "$a"),
+        ("DEADLETTER_RETRY_DELAYS", "5,999999999w"),
+        ("DEADLETTER_DLQ_TTL", "999999999w"),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:

@@ -37,9 +37,12 @@ def backend_from_url(url: str, *, clock: Clock | None = None) -> Backend:
     """Make the backend that a URL names; it connects at its first use.
 
     Raises:
-        InvalidSetting: for a URL without a scheme, or one that nobody here knows.
+        InvalidSetting: for a URL without a scheme, one that nobody here knows, or what is no text.
     """
     scheme, separator, _ = url.partition("://")
+    if "\0" in url or any("\ud800" <= letter <= "\udfff" for letter in url):  # bytes of an environment that is no UTF-8
+        shown = without_password(ascii(url))
+        raise InvalidSetting("url", f"{shown} holds what no path and no host can: a NUL, or bytes that are no UTF-8")
     if not separator:
         raise InvalidSetting("url", f'{without_password(url)!r} has no scheme; write it like "sqlite:///path.db"')
     target = _BUILT_IN.get(scheme) or _entry_point(scheme)

@@ -25,6 +25,7 @@ FORMAT = 1
 LONGEST = 20_000_000  # bytes of a line
 _RANK = {"high": 0, "normal": 1, "low": 2}
 _MOST = 2**31 - 1
+_LAST_YEAR = 9998  # what is stored must be shown in any time zone
 
 
 def line_of(record: TaskRecord, item: dict[str, Any], *, reveal: bool) -> dict[str, Any]:
@@ -130,8 +131,10 @@ class _Part:
             at = datetime.fromisoformat(self.text(name) or "")
         except ValueError:
             raise self.bad(name, "is no time; write it like 2026-11-24T17:07:49Z") from None
-        if at.tzinfo is None or at.year < 1970:
-            raise self.bad(name, "has no time zone" if at.tzinfo is None else "is before 1970")
+        if at.tzinfo is None:
+            raise self.bad(name, "has no time zone")
+        if not 1970 <= at.year <= _LAST_YEAR:
+            raise self.bad(name, f"is not between 1970 and {_LAST_YEAR}")
         return to_ms(at)
 
     def parts(self, name: str) -> Iterator[_Part]:

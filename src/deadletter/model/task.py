@@ -28,6 +28,16 @@ class Priority(enum.StrEnum):
     LOW = "low"
 
 
+def _check_text(_: Origin, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str):
+        raise InvalidTask(f"origin.{attribute.name}", f"{_short(value)} is no text")
+
+
+def _check_raw(_: Origin, __: object, value: Any) -> None:
+    if not isinstance(value, bytes):
+        raise InvalidTask("origin.raw", f"a {type(value).__name__} is no message; give its bytes")
+
+
 @attrs.frozen(kw_only=True)
 class Origin:
     """Where a captured task came from.
@@ -39,10 +49,10 @@ class Origin:
         raw: the message as it was, untouched.
     """
 
-    system: str
-    queue: str | None = None
-    native_id: str | None = None
-    raw: bytes | None = None
+    system: str = attrs.field(validator=_check_text)
+    queue: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_text))
+    native_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_text))
+    raw: bytes | None = attrs.field(default=None, validator=attrs.validators.optional(_check_raw))
 
 
 def seconds(field: str, value: object) -> float:
@@ -104,10 +114,18 @@ def _check_key(_: Task, __: object, value: Any) -> None:
         raise InvalidTask("idempotency_key", "it holds a lone surrogate, which is no Unicode text") from None
 
 
+_FIRST = datetime(1, 1, 2, tzinfo=UTC)
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)  # what is stored must be shown in any time zone
+
+
 def _check_delay(_: Task, __: object, value: Any) -> None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidTask("delay", f"{value!r} has no time zone; give an aware datetime")
+        if not _FIRST <= value <= _LAST:
+            raise InvalidTask(
+                "delay", f"{value.isoformat()} is out of range; give a time from {_FIRST:%Y} to {_LAST:%Y}"
+            )
         return
     seconds("delay", value)
 

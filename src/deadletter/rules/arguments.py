@@ -22,6 +22,7 @@ _REPR_COUNT = 50
 _PLAIN_COUNT = 2_000
 _PLAIN_DEPTH = 8
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _RESULT = "result"
 
 
@@ -66,6 +67,7 @@ class CallSignature:
             elif parameter.default is parameter.empty and parameter.kind not in _STARRED:
                 raise InvalidTask(f"payload.{name}", f"{self._func.__qualname__}() needs this argument; give it")
         bound.apply_defaults()  # what follows a gap could not be passed by position
+        self._refuse_twice(bound)
         return bound.args, bound.kwargs
 
     def dump_result(self, value: object) -> bytes:
@@ -79,6 +81,17 @@ class CallSignature:
         from .typed_json import load
 
         return load(JsonCodec().decode(body).get(_RESULT), self._types["return"], _RESULT)
+
+    def _refuse_twice(self, bound: inspect.BoundArguments) -> None:
+        """Refuse what ``**kwargs`` names though a parameter of its own does, which no call could pass."""
+        for rest, parameter in self._signature.parameters.items():
+            more = bound.arguments[rest] if parameter.kind is inspect.Parameter.VAR_KEYWORD else ()
+            for name in more:
+                known = self._signature.parameters.get(name)
+                if known is not None and known.kind in _BY_NAME:
+                    raise InvalidTask(
+                        f"payload.{rest}[{name!r}]", f"is an argument of its own; give it as payload.{name}"
+                    )
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -173,7 +173,7 @@ def record_from_row(codec: Codec, row: Row, *, queue: str) -> TaskRecord:
             document = _document(codec, row)
             task = _task(row, document)
             replayable = replayable and not document.get(_NOT_REPLAYABLE)
-            earlier = document.get(_EARLIER, ())
+            earlier = _earlier(row, document)
         except Undecodable:
             task, replayable, readable = _bare(row, {}), False, False
     ended = row.state in (State.DEAD, State.SUCCEEDED)
@@ -233,6 +233,15 @@ def _origin(document: Mapping[str, Any]) -> Origin:
         native_id=document.get("i"),
         raw=None if raw is None else base64.b64decode(raw, validate=True),
     )
+
+
+def _earlier(row: Row, document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    earlier = document.get(_EARLIER, ())
+    if not isinstance(earlier, list | tuple) or not all(isinstance(payload, Mapping) for payload in earlier):
+        raise Undecodable(
+            f"task {row.id!r}: its body cannot be used: what it was before its edits is no list of payloads"
+        )
+    return earlier
 
 
 def _document(codec: Codec, row: Row) -> dict[str, Any]:

@@ -61,12 +61,19 @@ def _read_timedelta(text: str) -> timedelta:
     return -length if sign == "-" else length
 
 
+def _read_decimal(text: str) -> Decimal:
+    number = Decimal(text)
+    if number.is_snan():
+        raise ValueError("a signaling NaN raises wherever it is compared")
+    return number
+
+
 def _write_zone(value: ZoneInfo) -> str:
     return value.key or ""
 
 
 FORMS: dict[Any, TextForm] = {
-    Decimal: TextForm(str, Decimal),
+    Decimal: TextForm(str, _read_decimal),
     UUID: TextForm(str, UUID),
     datetime: TextForm(_write_datetime, _read_datetime),
     date: TextForm(date.isoformat, date.fromisoformat),

@@ -46,6 +46,20 @@ def test_without_a_scheme_the_message_shows_one(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite:///a\0b", "sqlite:///\udcff", "redis://u:secret@h?\udc83=0"])
+def test_what_is_no_text_is_refused(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="a NUL, or bytes that are no UTF-8") as caught:
+        backend_from_url(url)
+    assert "secret" not in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://[::1", "redis+sentinel://[a/main", "redis://[::1"])
+def test_brackets_that_do_not_match_are_told(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="^url: redis"):
+        backend_from_url(url)
+
+
 def test_an_unknown_scheme_is_told_with_the_known_ones() -> None:
     with pytest.raises(InvalidSetting, match=r"nobody here knows mongodb://; use one of memory, .*sqlite") as caught:
         backend_from_url("mongodb://user:secret@host")

@@ -161,7 +161,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "reason": ({"reason": "boredom"}, "reason: 'boredom' is not one of"),
     "no time": ({"died_at": "now"}, "died_at: 'now' is no time"),
     "no zone": ({"created_at": "2026-01-01T00:00:00"}, "created_at: '2026-01-01T00:00:00' has no time zone"),
-    "too early": ({"due_at": "0001-01-01T00:00:00Z"}, "due_at: '0001-01-01T00:00:00Z' is before 1970"),
+    "too early": ({"due_at": "0001-01-01T00:00:00Z"}, "due_at: '0001-01-01T00:00:00Z' is not between 1970 and 9998"),
+    "too late": (
+        {"created_at": "9999-12-31T23:59:59-14:00"},
+        "created_at: '9999-12-31T23:59:59-14:00' is not between 1970 and 9998",
+    ),
     "keep": ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at: '2020-01-01T00:00:00Z' is before died_at"),
     "attempts": ({"attempts": -1}, "attempts: -1 is no count"),
     "replays": ({"replays": True}, "replays: True is no count"),

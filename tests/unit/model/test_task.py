@@ -146,3 +146,15 @@ def test_a_time_survives_its_milliseconds(at_ms: int) -> None:
 
 def test_milliseconds_count_from_the_epoch() -> None:
     assert to_ms(EPOCH + timedelta(seconds=1, microseconds=999)) == 1_000
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_delay_that_not_every_time_zone_can_show_is_refused(at: str) -> None:
+    with pytest.raises(InvalidTask, match="^delay: .* is out of range; give a time from 1 to 9999"):
+        Task(type="a", delay=datetime.fromisoformat(at))
+
+
+@pytest.mark.parametrize("fields", [{"system": None}, {"system": "s", "queue": 5}, {"system": "s", "raw": "text"}])
+def test_an_origin_is_text_and_bytes(fields: Any) -> None:
+    with pytest.raises(InvalidTask, match=r"^origin\."):
+        Origin(**fields)

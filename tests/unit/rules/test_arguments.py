@@ -620,6 +620,7 @@ def test_what_follows_a_gap_is_still_passed() -> None:
         ({"customer": "1", "amount": "1"}, "payload.customer"),
         ({"customer": 1, "amount": "1", "notes": ["a", 2]}, "payload.notes[1]"),
         ({"customer": 1, "amount": "1", "more": {"by": "x"}}, "payload.more['by']"),
+        ({"customer": 1, "amount": "1", "more": {"amount": str(UUID(int=1))}}, "payload.more['amount']"),
     ],
 )
 def test_payloads_that_fit_no_call(payload: dict[str, Any], field: str) -> None:

@@ -224,12 +224,19 @@ def test_unreadable_bytes(body: bytes) -> None:
         {"p": {}, "o": 5},
         {"p": {}, "o": {}},
         {"p": {}, "o": {"s": "celery", "r": "?"}},
+        {"p": {}, "o": {"s": None}},
     ],
 )
 def test_unusable_documents(document: dict[str, Any]) -> None:
     """A body of the wrong shape names its task, whatever part of it is wrong."""
     with pytest.raises(Undecodable, match="'t1'"):
         decode_task(CODEC, row(orjson.dumps(document)))
+
+
+@pytest.mark.parametrize("earlier", [7, [7], {"a": 1}])
+def test_what_was_before_an_edit_and_is_no_payload_is_shown_as_unreadable(earlier: Any) -> None:
+    record = record_from_row(CODEC, row(orjson.dumps({"p": {}, "e": earlier}), state=DEAD), queue="q")
+    assert (record.readable, record.replayable, record.earlier) == (False, False, ())
 
 
 def test_no_body() -> None:

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import attrs
 import redis
@@ -16,7 +16,7 @@ import redis.connection as synchronous
 
 from ...model.errors import InvalidSetting
 from .. import without_password
-from .endpoint import TWINS, Endpoint, hosts_of, kept_options
+from .endpoint import TWINS, Endpoint, hosts_of, kept_options, parts_of
 
 PORT = 6379
 Address: TypeAlias = tuple[str, int]
@@ -59,7 +59,7 @@ def of_cluster_url(place: str, options: dict[str, Any]) -> ClusterEndpoint:
         InvalidSetting: says what is missing.
     """
     shown = without_password(place)
-    parts = urlsplit(place)
+    parts = parts_of(place)
     who, _, hosts = parts.netloc.rpartition("@")
     if not hosts or not re.fullmatch(r"/?0?", parts.path):
         raise InvalidSetting("url", f"{shown} is not like {_EXAMPLE}; a cluster has one database, 0")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 import attrs
 import redis
@@ -196,6 +196,14 @@ def kept_options(given: dict[str, Any]) -> dict[str, Any]:
         for name, value in given.items()
         if not name.startswith(_NOT_TAKEN) and value is not None and (value or not name.startswith(_OCSP))
     }
+
+
+def parts_of(place: str) -> SplitResult:
+    """A URL without its query, in parts; raises InvalidSetting where brackets do not match."""
+    try:
+        return urlsplit(place)
+    except ValueError as error:
+        raise InvalidSetting("url", f"{without_password(place)}: {error}") from None
 
 
 def hosts_of(hosts: str, shown: str, port: int) -> list[tuple[str, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import attrs
 import redis
@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from ...model.errors import InvalidSetting
 from .. import without_password
-from .endpoint import Endpoint, hosts_of
+from .endpoint import Endpoint, hosts_of, parts_of
 
 PORT = 26379
 _SyncSentinel: Any = synchronous.Sentinel  # redis-py annotates only parts of itself
@@ -63,7 +63,7 @@ def of_sentinel_url(place: str, options: dict[str, Any]) -> SentinelEndpoint:
         InvalidSetting: says what is missing.
     """
     shown = without_password(place)
-    parts = urlsplit(place)
+    parts = parts_of(place)
     who, _, hosts = parts.netloc.rpartition("@")
     path = re.fullmatch(r"/([^/]+)(?:/([0-9]{1,4}))?", parts.path)
     if path is None or not hosts:
