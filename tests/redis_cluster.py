@@ -70,6 +70,29 @@ class Cluster:
                 return self.ports.index(port)
         raise LookupError(f"nobody serves slot {slot}")
 
+    def replica_of(self, primary: int) -> int:
+        """A replica that a primary has now."""
+        [told] = [self.tell(primary, "CLUSTER", "REPLICAS", self.ids[primary])]
+        return self.ids.index(told[0].split()[0].decode())
+
+    def settled(self) -> None:
+        """Wait until all nodes are there again, and learn who is a primary now."""
+        n = len(self.nodes)
+        roles: dict[int, bytes] = {}
+
+        def calm() -> bool:
+            roles.update({i: self.tell(i, "ROLE")[0] for i in range(n)})
+            primaries = [i for i in range(n) if roles[i] == b"master"]
+            replicas = (n - len(self.primaries)) // len(self.primaries)
+            return (
+                len(primaries) == len(self.primaries)
+                and all(self._online(i) == replicas for i in primaries)
+                and all(self.info(i)["cluster_state"] == "ok" for i in range(n))
+            )
+
+        _until(calm)
+        self.primaries = [i for i in range(n) if roles[i] == b"master"]
+
     @property
     def url(self) -> str:
         return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in self.ports[:2])}"
