@@ -99,18 +99,22 @@ async def _whole(queue: DeadLetterQueue, rows: Sequence[Row], *, partial: bool =
 
 
 async def _named(queue: DeadLetterQueue, query: Query, after: tuple[int, str] | None, limit: int) -> Page:
-    ids = list(dict.fromkeys(query.ids or ()))
     counts = await queue.backend.counts(queue.name)
-    wanted = query.resolved(from_ms(counts.now_ms))
-    rows: list[Row] = []
-    for at in range(0, len(ids), BATCH):
-        loaded = await queue.backend.load(queue.name, ids[at : at + BATCH])
-        rows += [row for row in loaded if row is not None and row.state != GONE and wanted.matches(queue.record(row))]
-    rows.sort(key=lambda row: (row.time_ms, row.id), reverse=True)
+    rows = await _loaded(queue, query.resolved(from_ms(counts.now_ms)))
     left = [row for row in rows if after is None or (row.time_ms, row.id) < after]
     shown = left[:limit]
     cursor = encode_cursor((shown[-1].time_ms, shown[-1].id)) if len(left) > limit else None
     return Page(items=await _whole(queue, shown), next_cursor=cursor, total=len(rows), total_at_least=len(rows))
+
+
+async def _loaded(queue: DeadLetterQueue, wanted: Query) -> list[Row]:
+    """The rows with a query's ids that match it, newest first: loaded, as a scan would look at every row."""
+    ids = list(dict.fromkeys(wanted.ids or ()))
+    rows: list[Row] = []
+    for at in range(0, len(ids), BATCH):
+        loaded = await queue.backend.load(queue.name, ids[at : at + BATCH])
+        rows += [row for row in loaded if row is not None and row.state != GONE and wanted.matches(queue.record(row))]
+    return sorted(rows, key=lambda row: (row.time_ms, row.id), reverse=True)
 
 
 async def _total(
@@ -194,7 +198,7 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
     now_ms = (await queue.backend.inspect()).now_ms
     wanted = attrs.evolve(query, state=State.DEAD).resolved(from_ms(now_ms))
     found: dict[str, _Group] = {}
-    async for rows in _steps(queue, Sieve(queue, wanted)):
+    async for rows in _newest_first(queue, wanted):
         for row in rows:
             key = key_of(row)
             group = found.get(key)
@@ -222,6 +226,15 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
     return sorted(made, key=lambda group: (-group.count, group.key))
 
 
+async def _newest_first(queue: DeadLetterQueue, wanted: Query) -> AsyncGenerator[list[Row], None]:
+    if wanted.ids is not None:
+        yield await _loaded(queue, wanted)
+        return
+    async with aclosing(_steps(queue, Sieve(queue, wanted))) as steps:
+        async for rows in steps:
+            yield rows
+
+
 async def _messages(queue: DeadLetterQueue, ids: Sequence[str]) -> dict[str, str]:
     messages: dict[str, str] = {}
     for at in range(0, len(ids), BATCH):
@@ -240,11 +253,11 @@ async def stats(queue: DeadLetterQueue) -> Stats:
     by_reason: dict[str, int] = {}
     pending: dict[str, int] = {}
     for (state, rank, type_, reason), n in counts.tally.items():
-        by_state[state] = by_state.get(state, 0) + n
+        by_state[str(state)] = by_state.get(str(state), 0) + n
         if state == DEAD:
             by_priority[tuple(_RANKS)[rank]] += n
             by_type[type_] = by_type.get(type_, 0) + n
-            by_reason[reason] = by_reason.get(reason, 0) + n
+            by_reason[str(reason)] = by_reason.get(str(reason), 0) + n
         elif state == PENDING:
             pending[type_] = pending.get(type_, 0) + n
     lifetime: dict[str, int] = {}

@@ -209,6 +209,13 @@ async def test_groups_by_other_things(make_queue, kill, by, key):
     assert group.count == 1
 
 
+async def test_groups_of_named_letters_are_of_these_alone(dlq, kill):
+    ids = await kill(dlq, *[Task(type=f"type-{n % 2}") for n in range(4)])
+    found = await dlq.groups(Query(ids=ids[:2], type="type-*"), by="type")
+    assert [(group.key, group.count) for group in found] == [("type-0", 1), ("type-1", 1)]
+    assert await dlq.groups(Query(ids=[]), by="type") == []
+
+
 async def test_groups_say_what_they_cannot(dlq):
     with pytest.raises(InvalidQuery, match="by"):
         await dlq.groups(by="colour")
@@ -233,6 +240,7 @@ async def test_stats_count_everything(dlq, kill, clock):
     await dlq.enqueue_many([Task(type="a"), Task(type="a", delay=3600)])
     clock.advance(60)
     stats = await dlq.stats()
+    assert {type(name) for name in (*stats.by_state, *stats.by_reason)} == {str}, "what JSON takes as keys"
     assert (stats.by_state["dead"], stats.by_state["pending"]) == (2, 2)
     assert (stats.by_priority["high"], stats.by_priority["normal"]) == (1, 1)
     assert (stats.by_type, stats.by_reason) == ({"a": 1, "b": 1}, {"permanent": 2})
