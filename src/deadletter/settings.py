@@ -20,30 +20,12 @@ from .engine.queue import DeadLetterQueue, living
 from .model.errors import DeadLetterError, InvalidSetting, InvalidTask
 from .model.task import seconds
 from .retry.schedule import Schedule
+from .rules.duration_text import parse_duration, shown
 from .rules.redaction import check_paths, redactor
 
 DEFAULT_URL = "sqlite:///deadletter.db"
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_PIECE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|[smhdw])\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
-
-
-def parse_duration(text: str) -> float:
-    """Read ``45``, ``45s``, ``1h30m`` or ``7d 12h`` as seconds; units ms, s, m, h, d, w. Raises ValueError."""
-    plain = text.strip()
-    if _NUMBER.fullmatch(plain):
-        return float(plain)
-    total, at = 0.0, 0
-    while at < len(plain):
-        piece = _PIECE.match(plain, at)
-        if piece is None:
-            break
-        total += float(piece[1]) * _UNITS[piece[2].lower()]
-        at = piece.end()
-    if not plain or at < len(plain):
-        raise ValueError(f"{_short(text)} is no duration; write seconds, or such as 45s, 1h30m, 7d 12h")
-    return total
 
 
 def queue_options(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -68,7 +50,7 @@ def load_app(target: str, *, setting: str = "DEADLETTER_APP") -> DeadLetterQueue
     """
     module_name, separator, attribute = target.partition(":")
     if not separator or not module_name or not attribute:
-        raise InvalidSetting(setting, f"{_short(target)} names no queue; write it as module:attribute")
+        raise InvalidSetting(setting, f"{shown(target)} names no queue; write it as module:attribute")
     found: Any = import_module(module_name, setting=setting)
     for name in attribute.split("."):
         try:
@@ -119,10 +101,6 @@ def _read(variable: str, parse: Callable[[str], Any], text: str) -> Any:
         raise InvalidSetting(variable, str(error)) from None
 
 
-def _short(text: str) -> str:
-    return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
-
-
 def _url(text: str) -> str:
     if "://" not in text:
         raise ValueError('it has no scheme; write it like "sqlite:///path.db"')  # not shown: it may hold a password
@@ -131,14 +109,14 @@ def _url(text: str) -> str:
 
 def _name(text: str) -> str:
     if len(text) > 100 or not text.isprintable():
-        raise ValueError(f"{_short(text)} is no queue name; give 1-100 printable characters")
+        raise ValueError(f"{shown(text)} is no queue name; give 1-100 printable characters")
     return text
 
 
 def _delays(text: str) -> tuple[float, ...]:
     delays = tuple(parse_duration(part) for part in text.split(",") if part.strip())
     if not delays:
-        raise ValueError(f'{_short(text)} is no list of delays; write seconds joined by commas, such as "5,30,120,300"')
+        raise ValueError(f'{shown(text)} is no list of delays; write seconds joined by commas, such as "5,30,120,300"')
     Schedule(delays)  # the queue would refuse what is too long, and could not name the variable
     return delays
 
@@ -150,7 +128,7 @@ def _ttl(text: str) -> float | None:
 def _threshold(text: str) -> int:
     number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     if number < 1 or not number.is_integer():
-        raise ValueError(f"{_short(text)} is no number of letters; give a whole number, 1 or more")
+        raise ValueError(f"{shown(text)} is no number of letters; give a whole number, 1 or more")
     return int(number)
 
 

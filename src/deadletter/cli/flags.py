@@ -10,8 +10,8 @@ from cyclopts import Group, Parameter
 
 from ..model.errors import InvalidTask
 from ..model.query import Query
+from ..rules.duration_text import parse_duration
 from ..rules.strict_json import loads_strict
-from ..settings import parse_duration
 from .exits import BadUse
 
 _CONDITIONS = Group("Which tasks (all conditions must hold)", sort_key=20)
