@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deadletter.backends.redis.keys import FIELDS, prefix, unescaped
+from deadletter.backends.redis.keys import BODY, FIELDS, prefix, unescaped
 
 from ..redis_servers import Server
 from .opening import AUDITED, audited_scripts
@@ -51,8 +51,9 @@ class Snapshot:
         for key, kind, ttl, value in found:
             self.values[_text(kind)][_text(key)] = value
             self.ttls[_text(key)] = ttl
+        self.with_body = {key[2:] for key, value in self.values["string"].items() if key[:2] == "t:" and BODY in value}
         self.records = {
-            key[2:]: dict(zip(FIELDS, map(unescaped, _text(record).split("\x1f")), strict=False))
+            key[2:]: dict(zip(FIELDS, map(unescaped, _text(record.partition(BODY)[0]).split("\x1f")), strict=False))
             for key, record in self.values["string"].items()
             if key.startswith("t:")
         }
@@ -97,8 +98,9 @@ class Snapshot:
         """Bodies, failures and idempotency keys are there where a record has them, and nowhere else."""
         strings, lists = self.values["string"], self.values["list"]
         for id_, record in self.records.items():
-            if record["state"] in ("pending", "running", "dead") and f"p:{id_}" not in strings:
-                yield f"{id_} is {record['state']} and has no body"
+            bodies = (id_ in self.with_body) + (f"p:{id_}" in strings)
+            if bodies > 1 or (record["state"] in ("pending", "running", "dead") and not bodies):
+                yield f"{id_} is {record['state']} and has {bodies} bodies"
             if bool(record["has_failures"]) != (f"f:{id_}" in lists):
                 yield f"{id_} has failures or not: {record['has_failures']!r}, {f'f:{id_}' in lists}"
             if record["key"] and strings.get(f"k:{record['key']}") != id_.encode():
@@ -125,10 +127,11 @@ def _places(record: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Where journal.lua's ``index`` puts a record, said once more."""
     state, line = record["state"], f"{record['priority']}:{record['type']}"
     if state == "pending":
-        yield f"due:{line}", record["due_ms"]
+        due_ms = record["due_ms"] or record["created_ms"]
+        yield f"due:{line}", due_ms
         yield "live", record["created_ms"]
         if int(record["lease_losses"] or 0) > 0:
-            yield f"lost:{line}", record["due_ms"]
+            yield f"lost:{line}", due_ms
         if record["expires_ms"]:
             yield "expires", record["expires_ms"]
         return
@@ -183,7 +186,7 @@ class RedisStore(Store):
     def rows(self, columns: str = "id, state") -> list[tuple[Any, ...]]:
         names = columns.split(", ")
         return [
-            tuple(id_ if name == "id" else _value(name, record[name]) for name in names)
+            tuple(id_ if name == "id" else _value(name, record[name] or _like(name, record)) for name in names)
             for id_, record in self.snapshot().records.items()
         ]
 
@@ -204,6 +207,10 @@ class RedisStore(Store):
 
     def differences(self) -> Iterator[str]:
         yield from self.snapshot().differences()
+
+
+def _like(name: str, record: dict[str, str]) -> str:
+    return record["created_ms"] if name in ("due_ms", "since_ms") else ""
 
 
 def _value(name: str, text: str) -> Any:

@@ -13,7 +13,7 @@ from redis.crc import key_slot
 
 from deadletter import BackendError, BackendUnavailable, DeadLetterQueue, PermanentError, RedisBackend, Task
 from deadletter.backends.redis import routes, scripts
-from deadletter.backends.redis.keys import FIELDS, prefix
+from deadletter.backends.redis.keys import BODY, FIELDS, prefix
 from deadletter.engine.worker import Worker
 from deadletter.model.row import Claim, NewRow, Verdict
 from deadletter.rules import changes
@@ -143,9 +143,11 @@ class Stored:
         names = [key.decode() for key in self.ask("CLUSTER", "GETKEYSINSLOT", SLOT, 1_000_000)]
         self.keys = sorted(key[at:] for key in names if key.startswith(PREFIX))
         self.rows: dict[str, dict[str, str]] = {}
+        self.with_body: dict[str, bytes] = {}
         for key in self.keys:
             if key.startswith("t:"):
-                fields = self.ask("GET", PREFIX + key).decode().split("\x1f")
+                told, self.with_body[key[2:]], _ = self.ask("GET", PREFIX + key).partition(BODY)
+                fields = told.decode().split("\x1f")
                 self.rows[key[2:]] = dict(zip(FIELDS, fields, strict=False))
 
     def differences(self) -> Iterator[str]:
@@ -154,7 +156,7 @@ class Stored:
         for id_, row in self.rows.items():
             for index in _indexes(row):
                 expected[index].add(id_)
-            if row["state"] in ("pending", "running", "dead") and f"p:{id_}" not in self.keys:
+            if row["state"] in ("pending", "running", "dead") and not self.with_body[id_]:
                 yield f"I3: {id_} has no body"
         for key in self.keys:
             if key.partition(":")[0] in ("live", "done", "lease", "due", "dead", "dx"):

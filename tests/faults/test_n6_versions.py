@@ -7,29 +7,31 @@ from collections.abc import Callable
 import pytest
 
 from deadletter import Task
-from deadletter.backends.redis.keys import BETWEEN
+from deadletter.backends.redis.keys import BETWEEN, BODY, RECORD
 
 from .conftest import Child, eventually
 from .redis_store import RedisStore
 
 pytestmark = pytest.mark.parametrize("store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True)
 
-APPENDED = f"{BETWEEN}a field that only the newer version knows"
+APPENDED = f"{BETWEEN}a field that only the newer version knows".encode()
 
 
 def renew(store: RedisStore, id_: str) -> bytes:
     """Have a record as the next format writes it; answers it."""
     key = f"{store.prefix}t:{id_}"
-    fields = store.ask("GET", key).decode().split(BETWEEN)
-    store.ask("SET", key, BETWEEN.join(["2", *fields[1:]]) + APPENDED)
+    fields, _, body = store.ask("GET", key).partition(BODY)
+    _, _, rest = fields.partition(BETWEEN.encode())
+    store.ask("SET", key, f"{RECORD + 1}{BETWEEN}".encode() + rest + APPENDED + BODY + body)
     return store.ask("GET", key)  # type: ignore[no-any-return]
 
 
 def restore(store: RedisStore, id_: str) -> None:
     """The newer version hands it back in the older format."""
     key = f"{store.prefix}t:{id_}"
-    fields = store.ask("GET", key).decode().removesuffix(APPENDED).split(BETWEEN)
-    store.ask("SET", key, BETWEEN.join(["1", *fields[1:]]))
+    record = store.ask("GET", key).replace(APPENDED, b"")
+    _, _, rest = record.partition(BETWEEN.encode())
+    store.ask("SET", key, f"{RECORD}{BETWEEN}".encode() + rest)
 
 
 def test_what_waits_is_left_to_the_newer(store: RedisStore, start: Callable[..., Child]) -> None:

@@ -26,6 +26,7 @@ from .reading import each
 from .session import Session, session
 
 _STDIO = Path("-")
+_LETTERS = 50  # stored in one step: each has many indexes, and Redis does nothing else meanwhile
 _STEP = 4_000_000  # bytes of lines that are stored in one step
 
 
@@ -193,7 +194,7 @@ def _steps(found: Iterator[_Read]) -> Iterator[list[_Read]]:
     for line in found:
         step.append(line)
         size += line.size
-        if len(step) == BATCH or size >= _STEP:
+        if len(step) == _LETTERS or size >= _STEP:
             yield step
             step, size = [], 0
     if step:

@@ -305,7 +305,7 @@ def test_a_dash_is_stdin_and_stdout(
 
 
 def test_an_import_reads_no_further_than_its_step(revealed: Path) -> None:
-    """However long the file, at most a step of it is in memory; a step is 100 letters or some megabytes."""
+    """However long the file, at most a step of it is in memory; a step is 50 letters or some megabytes."""
     line = next(line for line in lines_of(revealed) if line["id"] == "origin")
     ahead = 0
 
@@ -319,8 +319,8 @@ def test_an_import_reads_no_further_than_its_step(revealed: Path) -> None:
     file = SimpleNamespace(readline=lambda _: next(source))
     desk = SimpleNamespace(queue=DeadLetterQueue("memory://"))
     steps = transfer._steps(transfer._Intake(desk, False, print, 0).rows(file))  # type: ignore[arg-type]
-    assert [len(next(steps)) for _ in range(3)] == [100, 100, 100]
-    assert ahead == 300
+    assert [len(next(steps)) for _ in range(3)] == [50, 50, 50]
+    assert ahead == 150
     big = [transfer._Read(n, row_of(json.dumps(line).encode(), desk.queue), 3_000_000) for n in range(3)]
     assert [len(step) for step in transfer._steps(iter(big))] == [2, 1]
 

@@ -4,8 +4,9 @@ After the prefix:
 
 ===================== ====== ===================================================================
 ``meta``              HASH   format, seq of the last event, shards (shard 0); always ``KEYS[1]`` of a script
-``t:<id>``            STRING a record: a row's small fields, in order, ``\x1f`` between them; empty is None, 0 or false
-``p:<id>``            STRING the encoded task, opaque to Lua
+``t:<id>``            STRING a record: a row's small fields, in order, ``\x1f`` between them; empty is None, 0 or false;
+                             then ``\x1e\x1e`` and the encoded task, where that has at most 512 bytes
+``p:<id>``            STRING a longer encoded task; both are opaque to Lua
 ``f:<id>``            LIST   its last 20 failures: trace name, time, the rest as JSON
 ``k:<key>``           STRING the id that an idempotency key is bound to
 ``due:<rank>:<type>`` ZSET   pending ids by due time; ``lost:…`` those of them with lease losses
@@ -35,6 +36,9 @@ from urllib.parse import quote
 
 BETWEEN = "\x1f"  # the fields of a record
 ESCAPE = "\x1e"
+BODY = b"\x1e\x1e"  # between the fields of a record and its body: nothing escaped holds it
+
+RECORD = 2  # the format of a record, its first field; 1 had no body in it, and digests whole
 
 FIELDS = (  # of a record, in order; all of Row but id, body and history. What a claim changes comes first.
     "format",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -16,9 +17,9 @@ import orjson
 
 from ...model.errors import Undecodable
 from ...model.record import State
-from ...model.row import BATCH, DEAD, Change, Claim, FailureRow, NewRow, Row, Scan
+from ...model.row import BATCH, DEAD, FORMAT, Change, Claim, FailureRow, NewRow, Row, Scan
 from ...rules.machine import HISTORY, brought
-from .keys import BETWEEN, ESCAPE, NUMBER, escaped, unescaped
+from .keys import BETWEEN, BODY, ESCAPE, NUMBER, RECORD, escaped, unescaped
 
 Args: TypeAlias = "list[str | bytes | int]"
 _Counts: TypeAlias = Sequence[tuple[str, str, str]]
@@ -26,6 +27,8 @@ _Counts: TypeAlias = Sequence[tuple[str, str, str]]
 NO_TRACE = "-" * 32  # a failure without a traceback
 _STATES = {str(state): state for state in State}
 _ESCAPE = ESCAPE.encode()
+_SHA256 = 64  # digits
+_HEX = frozenset("0123456789abcdef")
 _LOOK = 500  # rows that one scan script looks at
 
 # Of a change: what its kind holds, and what is its own. Together they are all its fields.
@@ -154,6 +157,19 @@ def content_name(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def _shortened(digest: str) -> str:
+    """A SHA-256 in hex by its first 132 bits, as insert.lua does; anything else as it is."""
+    if len(digest) != _SHA256 or not _HEX.issuperset(digest):
+        return digest
+    return urlsafe_b64encode(bytes.fromhex(digest[:34]))[:22].decode()
+
+
+@functools.lru_cache(256)
+def list_name(redact: str) -> str:
+    """The name under which equal lists of hidden paths are stored once; it stands in every record."""
+    return urlsafe_b64encode(hashlib.blake2b(redact.encode(), digest_size=8).digest()).decode().rstrip("=")
+
+
 _new_kind = attrgetter(
     "type",
     "priority",
@@ -193,7 +209,7 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
         rest += (
             new.id,
             escaped(new.key or ""),
-            escaped(new.digest),
+            _shortened(escaped(new.digest)),
             new.body,
             new.due_ms,
             "" if new.due_at_ms is None else new.due_at_ms,
@@ -225,7 +241,7 @@ def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ..
         token or "",
         "" if lease is None else lease,
         escaped(owner or ""),
-        content_name(redact) if redact else "",
+        list_name(redact) if redact else "",
         escaped((last_release if last is not None else release) or ""),
         attempts or "",
         replays or "",
@@ -301,14 +317,30 @@ def texts_of(flat: Sequence[bytes]) -> dict[bytes, str]:
     return {flat[at]: str(flat[at + 1], "utf-8") for at in range(0, len(flat), 2)}
 
 
-def row_of(told: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
-    """The row that a script answered: id, record, body, failures.
+def rows_of(told: Sequence[Any], more: Sequence[Any], flat: Sequence[bytes]) -> list[Row | None]:
+    """The rows that a script answered, as rows.lua tells them; each ``redact`` is as yet a name."""
+    texts = texts_of(flat)
+    beside = {more[at]: (more[at + 1], more[at + 2]) for at in range(0, len(more), 3)}
+    pairs = zip(told[::2], told[1::2], strict=True)
+    if not beside:
+        return [_row(id_, record, None, (), texts) if record is not None else None for id_, record in pairs]
+    return [
+        _row(id_, record, *beside.get(at, _BARE), texts) if record is not None else None
+        for at, (id_, record) in enumerate(pairs)
+    ]
 
-    Written out: it is run for every row that is claimed.
-    """
-    id_, record, body, failures = told
-    v = str(record, "utf-8").split(BETWEEN)
-    if _ESCAPE in record:
+
+_BARE: tuple[None, tuple[()]] = (None, ())
+
+
+def _row(id_: bytes, fields: bytes, body: bytes | None, failures: Sequence[bytes], texts: Mapping[bytes, str]) -> Row:
+    # Written out: it is run for every row that is claimed.
+    if body is None:
+        fields, marked, inline = fields.partition(BODY)
+        if marked:
+            body = inline
+    v = str(fields, "utf-8").split(BETWEEN)
+    if _ESCAPE in fields:
         v = [unescaped(text) for text in v]
     return Row(
         str(id_, "utf-8"),
@@ -325,8 +357,8 @@ def row_of(told: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
         v[6] == "1",
         v[7] == "1",
         int(v[27] or 0),
-        int(v[16] or 0),
-        int(v[17] or 0),
+        int(v[16] or v[27] or 0),
+        int(v[17] or v[27] or 0),
         int(v[18]) if v[18] else None,
         int(v[12]) if v[12] else None,
         int(v[4]) if v[4] else None,
@@ -340,8 +372,8 @@ def row_of(told: Sequence[Any], texts: Mapping[bytes, str]) -> Row:
         v[22] or None,
         v[23] or None,
         v[24] or None,
-        texts.get(v[30].encode(), "") if v[30] else "",
-        int(v[0]),
+        v[30],
+        FORMAT if (format_ := int(v[0])) <= RECORD else format_,
         body,
         [_failure_of(entry, texts) for entry in failures] if failures else [],
     )

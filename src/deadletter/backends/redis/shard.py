@@ -13,6 +13,7 @@ from ...model.errors import DurabilityNotMet
 from ...model.row import (
     BATCH,
     DEAD,
+    GONE,
     Change,
     Claim,
     Claimed,
@@ -28,12 +29,14 @@ from ...model.row import (
 from .client import Connections
 from .events import ShardEvents
 from .keys import unescaped
-from .records import change_args, claim_args, insert_args, row_of, scan_args, texts_of
+from .records import change_args, claim_args, insert_args, list_name, rows_of, scan_args
 from .scripts import load_script
 
 _VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
 _INSERTED = {str(word).encode(): word for word in Inserted}
 _FEW = 2_000  # fields of tally or counters that come in one answer
+_DEAR = (DEAD, GONE)  # states whose many indexes make a change cost twice what others do
+_LISTS = 1_000  # of hidden paths that are remembered
 _WAIT_MS = 2_000  # for replicas
 
 
@@ -45,6 +48,7 @@ class Shard:
     connections: Connections
     clock: Clock | None
     durability: str | None
+    redacts: dict[str, str] = attrs.field(factory=dict, repr=False)  # lists of hidden paths that were met, by name
 
     async def insert(self, rows: Sequence[NewRow]) -> list[Insertion]:
         """See Backend.insert."""
@@ -53,15 +57,16 @@ class Shard:
         answer = await self._run("insert", insert_args(rows), then=self._wait())
         if self.durability is not None:
             self._hold(answer.pop(), rows[0].id)
+        if len(self.redacts) < _LISTS:
+            self.redacts.update({list_name(text): text for text in {new.redact for new in rows} if text})
         now_ms = int(answer[1])
         return [_insertion(new, told, now_ms) for new, told in zip(rows, answer[2:], strict=False)]
 
     async def claim(self, claim: Claim) -> Claimed:
         """See Backend.claim."""
-        _, now, due, suspects, flat, words, *rows = await self._run("claim", claim_args(claim))
-        texts = texts_of(flat)
+        _, now, due, suspects, texts, words, more, rows = await self._run("claim", claim_args(claim))
         return Claimed(
-            rows=[row_of(row, texts) for row in rows],
+            rows=_whole(await self._rows(rows, more, texts)),
             words={words[at].decode(): words[at + 1].decode() for at in range(0, len(words), 2)},
             now_ms=int(now),
             next_due_ms=int(due) if due else None,
@@ -69,9 +74,16 @@ class Shard:
         )
 
     async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
-        """See Backend.apply."""
-        if not changes:
-            return []
+        """See Backend.apply.
+
+        Changes that are dear go in scripts of fewer, in order: a server does nothing else while one runs.
+        """
+        verdicts: list[Verdict] = []
+        for part in _parts(changes):
+            verdicts += await self._apply(part)
+        return verdicts
+
+    async def _apply(self, changes: Sequence[Change]) -> list[Verdict]:
         died = next((change.id for change in changes if change.to == DEAD), None) if self.durability else None
         answer = await self._run("apply", change_args(changes), then=self._wait() if died else ())
         if died is not None:
@@ -80,24 +92,21 @@ class Shard:
 
     async def sweep(self, limit: int) -> list[Row]:
         """See Backend.sweep."""
-        _, _, flat, *rows = await self._run("sweep", [min(limit, BATCH)])
-        texts = texts_of(flat)
-        return [row_of(row, texts) for row in rows]
+        _, _, texts, more, rows = await self._run("sweep", [min(limit, BATCH)])
+        return _whole(await self._rows(rows, more, texts))
 
     async def load(self, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
         """See Backend.load."""
         if not ids:
             return []
-        _, _, flat, *rows = await self._run("load", [history, *ids])
-        texts = texts_of(flat)
-        return [row_of(row, texts) if row else None for row in rows]
+        _, _, texts, more, rows = await self._run("load", [history, *ids])
+        return await self._rows(rows, more, texts)
 
     async def scan(self, scan: Scan) -> Slice:
         """See Backend.scan."""
-        _, now, flat, time, id_, *rows = await self._run("scan", scan_args(scan))
-        texts = texts_of(flat)
+        _, now, texts, time, id_, more, rows = await self._run("scan", scan_args(scan))
         after = (int(time), id_.decode()) if time else None
-        return Slice(rows=[row_of(row, texts) for row in rows], after=after, now_ms=int(now))
+        return Slice(rows=_whole(await self._rows(rows, more, texts)), after=after, now_ms=int(now))
 
     async def counts(self) -> Counts:
         """See Backend.counts."""
@@ -120,6 +129,23 @@ class Shard:
     def events(self, after: int | None) -> ShardEvents:
         """Its stored events after a seq; None: those from now on."""
         return ShardEvents(self.prefix, self.connections, after)
+
+    async def _rows(self, told: Sequence[Any], more: Sequence[Any], texts: Sequence[bytes]) -> list[Row | None]:
+        """Rows as a script told them, with their lists of hidden paths: named by content, so that each is asked once."""
+        rows = rows_of(told, more, texts)
+        wanted = {row.redact for row in rows if row is not None and row.redact}
+        known = {name: text for name in wanted if (text := self.redacts.get(name)) is not None}
+        unknown = sorted(wanted - known.keys())
+        if unknown:
+            found = await self.connections.command("HMGET", f"{self.prefix}redacts", *unknown)
+            met = {name: text.decode() for name, text in zip(unknown, found, strict=True) if text is not None}
+            known |= met
+            if len(self.redacts) < _LISTS:
+                self.redacts.update(met)
+        for row in rows:
+            if row is not None and row.redact:
+                row.redact = known.get(row.redact, "")
+        return rows
 
     async def _all(self, key: str) -> list[bytes]:
         """A large hash, read in steps; what changes meanwhile may be counted before or after."""
@@ -146,6 +172,23 @@ class Shard:
         reached = told[1] if isinstance(told, list) else told
         if int(reached) < int((self.durability or "wait:0").partition(":")[2]):
             raise DurabilityNotMet(task_id)
+
+
+def _parts(changes: Sequence[Change]) -> list[Sequence[Change]]:
+    """Changes in steps of at most 100, of which one that ends a letter, or makes one, counts as two."""
+    parts: list[Sequence[Change]] = []
+    first = weight = 0
+    for at, change in enumerate(changes):
+        cost = 2 if change.to in _DEAR else 1
+        if weight + cost > BATCH:
+            parts.append(changes[first:at])
+            first, weight = at, 0
+        weight += cost
+    return [*parts, changes[first:]] if first < len(changes) else parts
+
+
+def _whole(rows: Sequence[Row | None]) -> list[Row]:
+    return [row for row in rows if row is not None]
 
 
 def _insertion(new: NewRow, told: Any, now_ms: int) -> Insertion:

@@ -9,15 +9,18 @@ import pytest
 import redis
 
 from deadletter.backends.redis import RedisBackend
+from deadletter.backends.redis.keys import FIELDS, RECORD
 from deadletter.model.record import Reason
 from deadletter.model.row import Claim, EventRow, FailureRow, NewRow, Scan
 from deadletter.rules import changes
+from deadletter.rules.codec import digest
 from deadletter.testing import VirtualClock
 
 from ....redis_servers import valkey
 
 pytestmark = pytest.mark.anyio
 PREFIX = "dl:{q:0}:"
+LONG = b"l" * 600  # too long for a record
 
 
 def new(id: str = "a", **fields: Any) -> NewRow:
@@ -47,7 +50,7 @@ async def backend(url: str, clock: VirtualClock) -> AsyncIterator[RedisBackend]:
 
 @pytest.fixture
 def server(url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url, decode_responses=True) as client:
+    with redis.Redis.from_url(url, decode_responses=True, encoding_errors="surrogateescape") as client:
         yield client
 
 
@@ -140,8 +143,8 @@ async def test_a_newer_record_is_shown_and_left_alone(backend: RedisBackend, ser
     """N6: an old worker beside a new one neither takes nor changes what it does not understand, nor is it held up."""
     await backend.insert("q", [new("a"), new("b")])
     [row, _] = await backend.load("q", ["a", "b"])
-    newer = server.get(f"{PREFIX}t:a")
-    server.set(f"{PREFIX}t:a", "2" + newer[1:] + "\x1ffuture field")
+    fields, _, body = server.get(f"{PREFIX}t:a").partition("\x1e\x1e")
+    server.set(f"{PREFIX}t:a", f"{RECORD + 1}{fields[1:]}\x1ffuture field\x1e\x1e{body}")
     claim = await backend.claim("q", Claim(op="c", types=["t"], limit=100))
     assert [found.id for found in claim.rows] == ["b"]
     assert (await backend.claim("q", Claim(op="d", ids=["a"]))).words == {"a": "newer"}
@@ -149,7 +152,7 @@ async def test_a_newer_record_is_shown_and_left_alone(backend: RedisBackend, ser
     assert await backend.apply("q", [changes.cancel(row, "x", 5)]) == ["stale"]
     [shown] = await backend.load("q", ["a"])
     assert shown is not None
-    assert (shown.format, shown.type, shown.body) == (2, "t", b"body")
+    assert (shown.format, shown.type, shown.body) == (RECORD + 1, "t", b"body")
 
 
 async def test_an_entry_without_its_record_is_told_and_taken_out(backend: RedisBackend, server: redis.Redis) -> None:
@@ -169,9 +172,74 @@ async def test_an_entry_without_its_record_is_told_and_taken_out(backend: RedisB
 
 async def test_a_body_that_is_gone_is_none(backend: RedisBackend, server: redis.Redis) -> None:
     """The engine then keeps the row as a letter that cannot be decoded."""
-    await backend.insert("q", [new("a")])
+    await backend.insert("q", [new("a", body=LONG)])
     server.delete(f"{PREFIX}p:a")
     assert [row.body for row in await claimed(backend)] == [None]
+
+
+async def test_a_short_body_lies_in_its_record_and_a_long_one_beside_it(
+    backend: RedisBackend, server: redis.Redis, clock: VirtualClock
+) -> None:
+    """Whatever becomes of it by an edit, it is read whole, exists once, and goes with the row."""
+    raw = b"\x1e\x1e\x1f\xff" + b"x" * 508  # 512 bytes: the longest that is short
+    await backend.insert("q", [new("a", body=raw), new("b", body=raw + b"x"), new("c", body=b"")])
+    assert [bool(server.exists(f"{PREFIX}p:{id_}")) for id_ in "abc"] == [False, True, False]
+    rows = await claimed(backend)
+    assert [row.body for row in rows] == [raw, raw + b"x", b""]
+    died = [changes.die(row, f"d{row.id}", Reason.REJECTED, failure(), 9_000) for row in rows]
+    assert set(await backend.apply("q", died)) == {"done"}
+    page = await backend.scan("q", Scan(newest_first=False))
+    assert [row.body for row in page.rows] == [raw, raw + b"x", b""]
+    assert [row.body for row in (await backend.scan("q", Scan(body=False))).rows] == [None] * 3
+    edits = [b"y", b"short again", LONG]
+    replays = [changes.replay(row, f"r{row.id}", body=body) for row, body in zip(page.rows, edits, strict=True)]
+    assert set(await backend.apply("q", replays)) == {"done"}
+    assert [row.body for row in await backend.load("q", ["a", "b", "c"]) if row] == edits
+    assert [bool(server.exists(f"{PREFIX}p:{id_}")) for id_ in "abc"] == [False, False, True]
+    done = [changes.succeed(row, f"s{row.id}", 50) for row in await claimed(backend, "again")]
+    assert set(await backend.apply("q", done)) == {"done"}
+    assert not server.exists(f"{PREFIX}p:c")
+
+
+async def test_what_the_older_format_holds_is_read_and_carried_on(
+    backend: RedisBackend, server: redis.Redis, clock: VirtualClock
+) -> None:
+    """N6: format 1 kept every body beside its record, digests whole, and no time empty."""
+    digest_ = digest("t", {"n": 1})
+    given = [new(id_, digest=digest_, key=f"k{id_}", redact="card") for id_ in "abcd"]
+    await backend.insert("q", given)
+    server.hset(f"{PREFIX}redacts", "long" * 8, "card")
+    for id_ in "abcd":
+        fields, _, body = server.get(f"{PREFIX}t:{id_}").partition("\x1e\x1e")
+        record = fields.split("\x1f")
+        told = dict(zip(FIELDS, record, strict=True))
+        told |= {"format": "1", "since_ms": told["created_ms"], "due_ms": told["created_ms"]}
+        told |= {"digest": digest_, "redact": "long" * 8}
+        server.mset({f"{PREFIX}t:{id_}": "\x1f".join(told.values()), f"{PREFIX}p:{id_}": body})
+    again = await backend.insert("q", [new("a", digest=digest_), new("z", digest=digest_, key="kb")])
+    assert [(told.verdict, told.id) for told in again] == [("exists", "a"), ("exists", "b")]
+    other = await backend.insert("q", [new("a", digest=digest("t", {"n": 2}))])
+    assert [told.verdict for told in other] == ["task_conflict"]
+    rows = await claimed(backend)
+    assert [(row.id, row.format, row.body, row.redact) for row in rows] == [(id_, 1, b"body", "card") for id_ in "abcd"]
+    now_ms = clock.now_ms()
+    assert {(row.created_ms, row.since_ms, row.due_ms) for row in rows} == {(now_ms, now_ms, now_ms)}
+    a, b, c, d = rows
+    made = [
+        changes.succeed(a, "sa", 50),
+        changes.try_again(b, "tb", failure(), 0),
+        changes.die(c, "dc", Reason.REJECTED, failure(), None),
+        changes.discard(d, "dd", 50, ""),
+    ]
+    assert set(await backend.apply("q", made)) == {"done"}
+    assert [row.body for row in await backend.load("q", ["b", "c"]) if row] == [b"body", b"body"]
+    assert not server.exists(f"{PREFIX}p:a", f"{PREFIX}p:d")
+    [c] = (await backend.scan("q", Scan())).rows
+    assert await backend.apply("q", [changes.replay(c, "rc", body=b"new")]) == ["done"]
+    assert [(row.id, row.body) for row in await claimed(backend, "once more")] == [("b", b"body"), ("c", b"new")]
+    clock.advance(1)
+    await backend.sweep("q", 100)
+    assert set(server.keys(f"{PREFIX}[tp]:*")) == {f"{PREFIX}{key}" for key in ("t:b", "p:b", "t:c")}
 
 
 async def test_names_with_the_records_own_separators_are_only_names(backend: RedisBackend) -> None:

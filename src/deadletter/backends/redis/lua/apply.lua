@@ -19,7 +19,12 @@ for n = 1, kinds_n do
   for field = 1, KIND do
     kind[field] = ARGV[at + field]
   end
-  kinds[n] = kind
+  kind.counters, kind.done = {}, 0
+  kind.keep_until = kind[KEEP] ~= '' and ms(now + tonumber(kind[KEEP])) or ''
+  for counter in string.gmatch(kind[COUNTS], '[^\n]+') do
+    kind.counters[#kind.counters + 1] = counter
+  end
+  kinds[ms(n)] = kind
 end
 local trace_of = {}
 for n = 1, traces_n do
@@ -39,7 +44,7 @@ local function fence(row, op, kind, token, generation)
   if not held and kind[LATE] == '1' and row[ST] == 'pending' and mine ~= '' then
     held = mine == token
   end
-  if not held or num(row[FM]) > FORMAT or (token ~= '' and mine ~= token) then
+  if not held or newer(row[FM]) or (token ~= '' and mine ~= token) then
     return 'stale'
   end
   if generation ~= '' and num(row[GE]) ~= tonumber(generation) then
@@ -74,22 +79,22 @@ local function counted(id, row, kind, body)
     add(row, RE, 1)
     add(row, GE, 1)
     row[LL], row[EX], row[EN], row[KU], row[RS], row[AL] = '', '', '', '', '', ''
-    row[SI] = ms(now)
+    row[SI] = now_text
   end
   if kind[TYPE] ~= '' then
     row[TY] = kind[TYPE]
   end
   if kind[BODY] == '1' then
-    set_body(id, body)
+    set_body(id, row, body)
   end
 end
 
 local function ended(id, row, kind)
-  row[EN], row[EX] = ms(now), ''
-  row[KU] = kind[KEEP] ~= '' and ms(now + tonumber(kind[KEEP])) or ''
+  row[EN], row[EX] = now_text, ''
+  row[KU] = kind.keep_until
   if kind[TO] ~= 'dead' then
     if kind[BODY] ~= '1' then
-      set_body(id, false)
+      set_body(id, row, false)
     end
     if row[NF] ~= '' then
       wipe(id)
@@ -130,12 +135,22 @@ end
 
 local function failed_now(id, row, kind, failure, trace)
   row[NF] = '1'
-  local n = add_failure(id, ms(now) .. failure, trace, trace_of[trace])
+  local n = add_failure(id, now_text .. failure, trace, trace_of[trace])
   if n > HISTORY then
     drop_failures({redis.call('LPOP', prefix .. 'f:' .. id)})
   end
   if kind[REVIVE] ~= '1' then -- the note of an edit: what it died of stays
     row[FP], row[ET], row[WO], row[RL] = kind[F_PRINT], kind[F_TYPE], kind[F_WORKER], kind[F_RELEASE]
+  end
+end
+
+local function settled(id, row, lived) -- in its new state
+  if row[ST] ~= 'gone' then
+    enter(row, 1)
+  end
+  index(id, row, true)
+  if live(row) ~= lived then
+    place('live', id, not lived and row[CR])
   end
 end
 
@@ -151,15 +166,23 @@ for n, record in ipairs(redis.call('MGET', unpack(keys_of('t:', asked)))) do
   seen[asked[n]] = record and parse(record)
 end
 
-local answer, changed = {'ok', ms(now)}, {}
+-- Only its lease, if anything: it stays where it is, but for that.
+local function stays(row, kind)
+  return row[ST] == 'running' and kind[TO] == 'running' and kind[TYPE] == '' and kind[REASON] == ''
+end
+
+local answer, changed = {'ok', now_text}, {}
 for n = 1, changes do
   local at = changes_at + (n - 1) * CHANGE
-  local id, op, kind = ARGV[at + 1], ARGV[at + 2], kinds[tonumber(ARGV[at + 3])]
+  local id, op, kind = ARGV[at + 1], ARGV[at + 2], kinds[ARGV[at + 3]]
   local row = seen[id]
   local verdict = fence(row, op, kind, ARGV[at + 4], ARGV[at + 5])
   if not verdict then
-    enter(row, -1)
-    index(id, row, false)
+    local lived, same_place = live(row), stays(row, kind)
+    if not same_place then
+      enter(row, -1)
+      index(id, row, false)
+    end
     row[OP] = op
     counted(id, row, kind, ARGV[at + 7])
     moved(id, row, kind, ARGV[at + 6])
@@ -168,19 +191,18 @@ for n = 1, changes do
     end
     if kind[FREE] == '1' then
       if row[KE] ~= '' then
-        redis.call('DEL', prefix .. 'k:' .. row[KE])
+        deleted[#deleted + 1] = prefix .. 'k:' .. row[KE]
       end
       row[KE] = ''
     end
-    if row[ST] ~= 'gone' then
-      enter(row, 1)
+    if not same_place then
+      settled(id, row, lived)
+    elseif kind[LEASE] ~= '' then
+      place('lease', id, row[LE])
     end
-    index(id, row, true)
-    for counter in string.gmatch(kind[COUNTS], '[^\n]+') do
-      count(counter, 1)
-    end
+    kind.done = kind.done + 1
     if kind[EVENT] ~= '' then
-      tell(kind[EVENT], id, row[TY], 1, row, kind[WHY])
+      tell(kind[EVENT], id, row[TY], '1', row, kind[WHY])
     end
     verdict = 'done'
     changed[id] = true
@@ -189,6 +211,13 @@ for n = 1, changes do
 end
 for id in pairs(changed) do
   save(id, seen[id])
+end
+for _, kind in pairs(kinds) do
+  if kind.done > 0 then
+    for _, counter in ipairs(kind.counters) do
+      count(counter, kind.done)
+    end
+  end
 end
 finish()
 return answer

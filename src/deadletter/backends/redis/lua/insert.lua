@@ -42,20 +42,29 @@ local function make_room(found)
   return found
 end
 
--- A new row's fields.
-local function built(at, kind)
-  local state, due, ended = ARGV[kind + 3], ARGV[at + 6], ARGV[at + 9]
-  local row = {}
+-- A SHA-256 in hex as records.py shortens it: its first 132 bits. Format 1 has it whole.
+local LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+local function shortened(digest)
+  return (string.gsub(string.sub(digest, 1, 33), '...', function(three)
+    local bits = tonumber(three, 16)
+    if not bits then
+      return nil
+    end
+    local high, low = math.floor(bits / 64) + 1, bits % 64 + 1
+    return string.sub(LETTERS, high, high) .. string.sub(LETTERS, low, low)
+  end))
+end
+
+-- What the rows of a kind have in common.
+local function common(kind)
+  local row, state = {}, ARGV[kind + 3]
   for n = 1, FIELDS do
     row[n] = ''
   end
-  row[FM], row[ST], row[TK], row[OW] = ms(FORMAT), state, ARGV[kind + 6], ARGV[kind + 8]
+  row[FM], row[ST], row[TK], row[OW] = OURS, state, ARGV[kind + 6], ARGV[kind + 8]
   row[SD], row[KP], row[AT], row[RE] = state == 'running' and '1' or '', ARGV[kind + 5], ARGV[kind + 11], ARGV[kind + 12]
   row[LL], row[PP] = ARGV[kind + 19], ARGV[kind + 20]
-  row[CR], row[SI] = ARGV[at + 8] ~= '' and ARGV[at + 8] or ms(now), ms(now)
-  row[DU] = due ~= '' and due or ms(now + num(ARGV[at + 5]))
-  row[RL], row[PR], row[TY] = ARGV[kind + 10], ARGV[kind + 2], ARGV[kind + 1]
-  row[KE], row[DI], row[RD] = ARGV[at + 2], ARGV[at + 3], ARGV[kind + 9]
+  row[RL], row[PR], row[TY], row[RD] = ARGV[kind + 10], ARGV[kind + 2], ARGV[kind + 1], ARGV[kind + 9]
   row[FP], row[ET], row[WO] = ARGV[kind + 13], ARGV[kind + 16], ARGV[kind + 17]
   if ARGV[kind + 4] ~= '' then
     row[EX] = ms(now + num(ARGV[kind + 4]))
@@ -65,7 +74,25 @@ local function built(at, kind)
   end
   if state == 'dead' then
     row[RS] = ARGV[kind + 14]
-    row[EN] = ended ~= '' and ended or ms(now)
+  end
+  return row
+end
+
+-- A new row's fields.
+local commons, members = {}, {} -- by kind: that, and how many rows are stored of it
+local function built(at, kind)
+  local due, created, ended = ARGV[at + 6], ARGV[at + 8], ARGV[at + 9]
+  commons[kind] = commons[kind] or common(kind)
+  local row = {unpack(commons[kind])}
+  row[CR] = created ~= '' and created or now_text
+  row[SI] = row[CR] ~= now_text and now_text or ''
+  if due == '' then
+    due = ARGV[at + 5] == '0' and now_text or ms(now + num(ARGV[at + 5]))
+  end
+  row[DU] = due ~= row[CR] and due or ''
+  row[KE], row[DI] = ARGV[at + 2], ARGV[at + 3]
+  if row[ST] == 'dead' then
+    row[EN] = ended ~= '' and ended or now_text
     if ARGV[kind + 5] ~= '' then
       row[KU] = ms(num(row[EN]) + num(ARGV[kind + 5]))
     end
@@ -81,7 +108,7 @@ for n, record in ipairs(redis.call('MGET', unpack(keys_of('t:', asked)))) do
   ids[asked[n]] = record and {id = asked[n], row = parse(record)} or false
 end
 
-local answer = {'ok', ms(now)}
+local answer = {'ok', now_text}
 for n = 1, news do
   local at = news_at + (n - 1) * NEW
   local kind = kinds_at + (tonumber(ARGV[at + 7]) - 1) * KIND
@@ -91,11 +118,11 @@ for n = 1, news do
   local found = mine or other
   if found then
     local row = found.row
-    local same = row[DI] == digest
+    local same = row[DI] == digest or (#row[DI] == 64 and shortened(row[DI]) == digest)
     local word = same and 'exists' or (mine and 'task_conflict' or 'key_conflict')
     local body = false
     if row[ST] == 'succeeded' then
-      body = redis.call('GET', prefix .. 'p:' .. found.id)
+      body = row[BO] ~= '' and string.sub(row[BO], 3) or redis.call('GET', prefix .. 'p:' .. found.id)
     end
     answer[#answer + 1] = {word, found.id, row[ST], row[GE], row[TK], row[LE], body}
     if not same then
@@ -104,7 +131,8 @@ for n = 1, news do
     local type_ = ARGV[kind + 1]
     count(cjson.encode({'duplicates', type_, row[ST]}), 1)
   else
-    local new = {id = id, at = at, kind = kind, number = n, row = built(at, kind)}
+    local new = {id = id, at = at, number = n, row = built(at, kind)}
+    members[kind] = (members[kind] or 0) + 1
     stored[#stored + 1] = new
     numbered[n] = new
     ids[id] = new
@@ -129,6 +157,7 @@ for type_, n in pairs(aged) do
   count(cjson.encode({'aged_out', type_, ''}), n)
 end
 
+delete_now()
 redis.call('HSETNX', KEYS[1], 'format', FORMAT)
 for n = 1, kinds do
   local kind = kinds_at + (n - 1) * KIND
@@ -144,25 +173,30 @@ for n = 1, failures do
   local at = failures_at + (n - 1) * FAILURE
   local new = numbered[tonumber(ARGV[at + 1])]
   if new and not new.gone then
-    local when = ARGV[at + 2] ~= '' and ARGV[at + 2] or ms(now)
+    local when = ARGV[at + 2] ~= '' and ARGV[at + 2] or now_text
     new.row[NF] = '1'
     add_failure(new.id, when .. ARGV[at + 3], ARGV[at + 4], trace_of[ARGV[at + 4]])
+  end
+end
+for kind, n in pairs(members) do
+  for counter in string.gmatch(ARGV[kind + 15], '[^\n]+') do
+    count(counter, n)
   end
 end
 local bound_keys = {}
 for _, new in ipairs(stored) do
   local row = new.row
-  for counter in string.gmatch(ARGV[new.kind + 15], '[^\n]+') do
-    count(counter, 1)
-  end
   if row[ST] == 'dead' then
-    tell('dead', new.id, row[TY], 1, row)
+    tell('dead', new.id, row[TY], '1', row)
   end
   if not new.gone then
     enter(row, 1)
     index(new.id, row, true)
+    if live(row) then
+      place('live', new.id, row[CR])
+    end
+    set_body(new.id, row, ARGV[new.at + 4])
     save(new.id, row)
-    set_body(new.id, ARGV[new.at + 4])
     if row[KE] ~= '' then
       bound_keys[#bound_keys + 1] = prefix .. 'k:' .. row[KE]
       bound_keys[#bound_keys + 1] = new.id

@@ -1,15 +1,31 @@
 -- What a step changes beside its rows: indexes, tally, counters, events. Gathered, and written once by finish().
-local moves, tally, stats, touched = {}, {}, {}, {}
-local told, work = false, false
+local INLINE = 512 -- a body of at most so many bytes lies in its record
+local into, out_of, tally, stats, touched = {}, {}, {}, {}, {}
+local events, work = {}, false
 local records, bodies, deleted = {}, {}, {} -- to set: keys and values in turn; to delete
+local uses, trace_texts = {}, {} -- of tracebacks: how many more refer to it; texts that may be new
+local now_text = ms(now)
 
-local function place(set, id, score) -- score false: away from there. The last word on an id holds.
-  local members = moves[set]
+-- score false: away from there. In finish() all leave before any enters, so that the last word on an id holds.
+local function place(set, id, score)
+  local members = into[set]
+  if score then
+    if not members then
+      members = {}
+      into[set] = members
+    end
+    members[id] = score
+    return
+  end
+  if members then
+    members[id] = nil
+  end
+  members = out_of[set]
   if not members then
     members = {}
-    moves[set] = members
+    out_of[set] = members
   end
-  members[id] = score
+  members[#members + 1] = id
 end
 
 local function line(row) -- where it waits for a claim
@@ -24,37 +40,40 @@ end
 
 local function enter(row, n)
   local reason = row[RS]
-  local field = row[ST] .. ' ' .. row[PR] .. ' ' .. #reason .. ' ' .. reason .. row[TY]
+  local field = row[ST] .. ' ' .. row[PR] .. (reason == '' and ' 0 ' or ' ' .. #reason .. ' ' .. reason) .. row[TY]
   tally[field] = (tally[field] or 0) + n
 end
 
--- Take a row out of the indexes of its state (to = false), or put it into them.
+local function live(row)
+  return row[ST] == 'pending' or row[ST] == 'running'
+end
+
+-- Take a row out of the indexes of its state (to = false), or put it into them; but for 'live', which two states share.
 local function index(id, row, to)
   local state = row[ST]
   if state == 'pending' then
-    local name = line(row)
-    place('due:' .. name, id, to and row[DU])
-    if num(row[LL]) > 0 then
-      place('lost:' .. name, id, to and row[DU])
+    local name, due = line(row), to and (row[DU] ~= '' and row[DU] or row[CR])
+    place('due:' .. name, id, due)
+    if row[LL] ~= '' and num(row[LL]) > 0 then
+      place('lost:' .. name, id, due)
     end
     if row[EX] ~= '' then
       place('expires', id, to and row[EX])
     end
-    place('live', id, to and row[CR])
     return
   elseif state == 'running' then
     place('lease', id, to and row[LE])
-    place('live', id, to and row[CR])
     return
   elseif state == 'dead' then
-    place('dead', id, to and row[EN])
-    place('dead:' .. row[PR], id, to and row[EN])
-    place('dx:type:' .. row[TY], id, to and row[EN])
+    local ended = to and row[EN]
+    place('dead', id, ended)
+    place('dead:' .. row[PR], id, ended)
+    place('dx:type:' .. row[TY], id, ended)
     if row[RS] ~= '' then
-      place('dx:reason:' .. row[RS], id, to and row[EN])
+      place('dx:reason:' .. row[RS], id, ended)
     end
     if row[FP] ~= '' then
-      place('dx:fp:' .. row[FP], id, to and row[EN])
+      place('dx:fp:' .. row[FP], id, ended)
     end
   elseif state == 'succeeded' then
     place('done', id, to and row[CR])
@@ -64,9 +83,17 @@ local function index(id, row, to)
   end
 end
 
+local function delete_now()
+  for at = 1, #deleted, 1000 do
+    redis.call('UNLINK', unpack(deleted, at, math.min(at + 999, #deleted)))
+  end
+  deleted = {}
+end
+
 local function add_failure(id, head, trace, text)
-  if text and redis.call('HINCRBY', prefix .. 'uses', trace, 1) == 1 then
-    redis.call('HSET', prefix .. 'traces', trace, text)
+  if text then
+    uses[trace] = (uses[trace] or 0) + 1
+    trace_texts[trace] = text
   end
   return redis.call('RPUSH', prefix .. 'f:' .. id, trace .. head)
 end
@@ -74,17 +101,16 @@ end
 local function drop_failures(entries)
   for _, entry in ipairs(entries) do
     local trace = string.sub(entry, 1, 32)
-    if string.sub(trace, 1, 1) ~= '-' and redis.call('HINCRBY', prefix .. 'uses', trace, -1) <= 0 then
-      redis.call('HDEL', prefix .. 'uses', trace)
-      redis.call('HDEL', prefix .. 'traces', trace)
+    if string.byte(trace) ~= 45 then -- a "-": no traceback
+      uses[trace] = (uses[trace] or 0) - 1
     end
   end
 end
 
 local function wipe(id)
   local key = prefix .. 'f:' .. id
-  drop_failures(redis.call('LRANGE', key, 0, -1))
-  redis.call('DEL', key)
+  drop_failures(redis.call('LRANGE', key, '0', '-1'))
+  deleted[#deleted + 1] = key
 end
 
 -- Delete a row past its keep; the letters among them are counted, and told by type.
@@ -97,9 +123,12 @@ local function forget(id, row)
   if row[NF] ~= '' then
     wipe(id)
   end
-  redis.call('DEL', prefix .. 't:' .. id, prefix .. 'p:' .. id)
+  deleted[#deleted + 1] = prefix .. 't:' .. id
+  if row[BO] == '' then
+    deleted[#deleted + 1] = prefix .. 'p:' .. id
+  end
   if row[KE] ~= '' then
-    redis.call('DEL', prefix .. 'k:' .. row[KE])
+    deleted[#deleted + 1] = prefix .. 'k:' .. row[KE]
   end
   if row[ST] == 'dead' then
     if not aged[row[TY]] then
@@ -115,14 +144,15 @@ local function forgotten(row)
   return until_ms and until_ms <= now and (state == 'succeeded' or state == 'dead' or state == 'gone')
 end
 
-local EVENTS = 10000 -- kept, about
-
 local function tell(kind, id, type_, n, row, why)
-  local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-  redis.pcall('XADD', prefix .. 'events', 'MAXLEN', '~', EVENTS, seq .. '-0', 'kind', kind, 'at', ms(now), 'id', id,
-    'type', type_, 'n', n, 'reason', row and row[RS] or '', 'fingerprint',
-    row and row[FP] or '', 'why', why or '')
-  told = true
+  local told = {'kind', kind, 'at', now_text, 'id', id, 'type', type_, 'n', n}
+  for name, text in pairs({reason = row and row[RS], fingerprint = row and row[FP], why = why}) do
+    if text and text ~= '' then
+      told[#told + 1] = name
+      told[#told + 1] = text
+    end
+  end
+  events[#events + 1] = told
 end
 
 local function orphan(id) -- an index entry whose record somebody deleted
@@ -131,12 +161,23 @@ local function orphan(id) -- an index entry whose record somebody deleted
 end
 
 local function save(id, row)
+  row[FM] = OURS
   records[#records + 1] = prefix .. 't:' .. id
-  records[#records + 1] = table.concat(row, '\31')
+  records[#records + 1] = text_of(row)
 end
 
-local function set_body(id, body) -- false: away
-  bodies[id] = body
+local function set_body(id, row, body) -- false: away
+  local beside = row[BO] == '' -- or it has none; of a new row it is nil
+  row[BO] = ''
+  if body and #body > INLINE then
+    bodies[id] = body
+    return
+  elseif body then
+    row[BO] = '\30\30' .. body
+  end
+  if beside then
+    bodies[id] = false
+  end
 end
 
 local function finish_records()
@@ -152,8 +193,24 @@ local function finish_records()
   if #records > 0 then
     redis.call('MSET', unpack(records))
   end
-  if #deleted > 0 then
-    redis.call('UNLINK', unpack(deleted))
+  delete_now()
+end
+
+local function finish_sets()
+  for set, ids in pairs(out_of) do
+    for at = 1, #ids, 1000 do
+      redis.call('ZREM', prefix .. set, unpack(ids, at, math.min(at + 999, #ids)))
+    end
+  end
+  for set, members in pairs(into) do
+    local pairs_ = {}
+    for id, score in pairs(members) do
+      pairs_[#pairs_ + 1] = score
+      pairs_[#pairs_ + 1] = id
+    end
+    for at = 1, #pairs_, 1000 do
+      redis.call('ZADD', prefix .. set, unpack(pairs_, at, math.min(at + 999, #pairs_)))
+    end
   end
 end
 
@@ -179,30 +236,40 @@ local function finish_counts(key, sums)
   end
 end
 
-local function finish()
-  finish_records()
-  for set, members in pairs(moves) do
-    local adds, rems = {}, {}
-    for id, score in pairs(members) do
-      if score then
-        adds[#adds + 1] = score
-        adds[#adds + 1] = id
-      else
-        rems[#rems + 1] = id
-      end
-    end
-    for at = 1, #rems, 1000 do
-      redis.call('ZREM', prefix .. set, unpack(rems, at, math.min(at + 999, #rems)))
-    end
-    for at = 1, #adds, 1000 do
-      redis.call('ZADD', prefix .. set, unpack(adds, at, math.min(at + 999, #adds)))
+local function finish_traces()
+  for trace, n in pairs(uses) do
+    local left = n ~= 0 and redis.call('HINCRBY', prefix .. 'uses', trace, n)
+    if left and left <= 0 then
+      redis.call('HDEL', prefix .. 'uses', trace)
+      redis.call('HDEL', prefix .. 'traces', trace)
+    elseif left and left == n then -- nothing referred to it
+      redis.call('HSET', prefix .. 'traces', trace, trace_texts[trace])
     end
   end
+end
+
+local EVENTS = '10000' -- kept, about
+
+local function finish_events()
+  if #events == 0 then
+    return
+  end
+  local seq, key = redis.call('HINCRBY', KEYS[1], 'seq', #events) - #events, prefix .. 'events'
+  for n, told in ipairs(events) do
+    redis.pcall('XADD', key, 'MAXLEN', '~', EVENTS, ms(seq + n) .. '-0', unpack(told))
+  end
+end
+
+local function finish()
+  finish_records()
+  finish_sets()
   finish_lines()
   finish_counts('tally', tally)
   finish_counts('stats', stats)
-  if work or told then
+  finish_traces()
+  finish_events()
+  if work or #events > 0 then
     local bell = string.gsub(prefix, ':%d+}:$', ':0}:') .. 'bell' -- all shards of a queue ring one
-    redis.pcall('PUBLISH', bell, told and 'event' or 'work') -- a user may be allowed no channel
+    redis.pcall('PUBLISH', bell, #events > 0 and 'event' or 'work') -- a user may be allowed no channel
   end
 end

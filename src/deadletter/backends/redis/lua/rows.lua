@@ -1,8 +1,8 @@
--- Records to read, and whole rows for an answer: {id, record, body, failures}, and beside them the texts that they share.
-local PATTERN = '^' .. string.rep('([^\31]*)\31', FIELDS - 1) .. '([^\31]*)'
-local HEAD = '^' .. string.rep('([^\31]*)\31', NF) .. '()' -- what a claim looks at, and where the rest begins
+-- Records to read, and rows for an answer: id and record in turn, with the body in the record or stripped of it; more of
+-- some of them: number, from 0, body or false, failures; and the texts that failures share.
+local PATTERN = '^' .. string.rep('([^\31]*)\31', FIELDS - 1) .. '([^\30\31]*)(.*)'
 local NOTE = '^[^|]*|%[[^,]*,[^,]*,"deadletter%.Edited",'
-local redacts, traces, trace_names = {}, {}, {}
+local told_rows, more, traces, trace_names = {}, {}, {}, {}
 
 local function below(x, y) -- by bytes, as sorted sets do; < would ask the locale
   for at = 1, math.min(#x, #y) do
@@ -16,6 +16,16 @@ end
 
 local function parse(record)
   return {string.match(record, PATTERN)}
+end
+
+local function text_of(row)
+  return table.concat(row, '\31', 1, FIELDS) .. row[BO]
+end
+
+-- Where the body begins in a record, after its mark; nil where it has a key of its own, or there is none.
+local function body_at(record)
+  local _, last = string.find(record, '\30\30', 1, true)
+  return last and last + 1
 end
 
 local function load(id)
@@ -34,14 +44,30 @@ local function keys_of(kind, ids, from, to)
   return keys
 end
 
+-- The bodies that lie beside their records, by id.
+local function bodies_beside(found) -- {id, record} in turn
+  local ids, bodies = {}, {}
+  for at = 1, #found, 2 do
+    if found[at + 1] and not body_at(found[at + 1]) then
+      ids[#ids + 1] = found[at]
+    end
+  end
+  if #ids > 0 then
+    for at, body in ipairs(redis.call('MGET', unpack(keys_of('p:', ids)))) do
+      bodies[ids[at]] = body
+    end
+  end
+  return bodies
+end
+
 -- As machine.brought: for 1 the last failure, which the note of an edit is not.
 local function brought(id, history)
   local key = prefix .. 'f:' .. id
-  local entries = redis.call('LRANGE', key, -history, -1)
+  local entries = redis.call('LRANGE', key, '-' .. history, '-1')
   if history > 1 or #entries == 0 or not string.match(entries[1], NOTE) then
     return entries
   end
-  entries = redis.call('LRANGE', key, 0, -1)
+  entries = redis.call('LRANGE', key, '0', '-1')
   for at = #entries, 1, -1 do
     if not string.match(entries[at], NOTE) then
       return {entries[at]}
@@ -50,31 +76,25 @@ local function brought(id, history)
   return {}
 end
 
-local function whole(id, record, rd, has_failures, history, body)
-  if rd ~= '' and redacts[rd] == nil then
-    redacts[rd] = redis.call('HGET', prefix .. 'redacts', rd) or ''
-  end
-  local failures = {}
-  if history > 0 and has_failures then
-    failures = brought(id, history)
-    for _, failure in ipairs(failures) do
-      local name = string.sub(failure, 1, 32)
-      if traces[name] == nil then
-        traces[name] = true
-        trace_names[#trace_names + 1] = name
-      end
+-- Put a row into the answer; false for record: there is none.
+local function tell_row(id, record, has_failures, history, body)
+  told_rows[#told_rows + 1], told_rows[#told_rows + 2] = id, record
+  local failures = history > 0 and has_failures and brought(id, history) or {}
+  for _, failure in ipairs(failures) do
+    local name = string.sub(failure, 1, 32)
+    if traces[name] == nil then
+      traces[name] = true
+      trace_names[#trace_names + 1] = name
     end
   end
-  return {id, record, body or false, failures}
+  if body or #failures > 0 then
+    more[#more + 1], more[#more + 2], more[#more + 3] = #told_rows / 2 - 1, body or false, failures
+  end
 end
 
--- What rows refer to, as names and texts in turn.
+-- The tracebacks that rows refer to, as names and texts in turn.
 local function texts()
   local told = {}
-  for name, text in pairs(redacts) do
-    told[#told + 1] = name
-    told[#told + 1] = text
-  end
   for at = 1, #trace_names, 500 do
     local last = math.min(at + 499, #trace_names)
     local found = redis.call('HMGET', prefix .. 'traces', unpack(trace_names, at, last))

@@ -3,7 +3,7 @@
 -- include: prelude rows
 -- ARGV     now, index, state, newest first, after time, after id, since, until, limit, history, body, look (entries met at
 --          most), then pairs of field number and wanted value
--- answer   ok, now, texts, after time or empty, after id, rows ...
+-- answer   ok, now, texts, after time or empty, after id, more, rows (both as in rows.lua)
 local set, state, newest = prefix .. ARGV[2], ARGV[3], ARGV[4] == '1'
 local after_time, after_id, since, until_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local limit, history, body, look = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11] == '1', tonumber(ARGV[12])
@@ -26,6 +26,36 @@ local function position(time, id, inclusive)
   return low
 end
 
+-- A pattern that captures only the fields that are asked for here: a fourth of the cost of all.
+local function peeker()
+  local asked = {[ST] = true, [NF] = true, [CR] = state == 'running'}
+  for at = WISHES, #ARGV, 2 do
+    asked[tonumber(ARGV[at])] = true
+  end
+  local parts, fields = {}, {}
+  local skipped = ''
+  for field = 1, FIELDS do
+    local stop = field == FIELDS and '\30\31' or '\31'
+    if asked[field] then
+      parts[#parts + 1] = skipped .. '([^' .. stop .. ']*)'
+      fields[#fields + 1] = field
+      skipped = '\31'
+    else
+      skipped = skipped .. '[^' .. stop .. ']*\31'
+    end
+  end
+  return '^' .. table.concat(parts), fields
+end
+local peek, peeked = peeker()
+
+local function look_into(record)
+  local row = {}
+  for n, text in ipairs({string.match(record, peek)}) do
+    row[peeked[n]] = text
+  end
+  return row
+end
+
 local function wanted(row)
   if row[ST] ~= state then
     return false
@@ -38,19 +68,29 @@ local function wanted(row)
   return true
 end
 
-local answer = {'ok', ms(now), false, '', ''}
+local on_time, on_id = '', '' -- where the next page goes on
 local last_time, last_id
 
+local function is_full()
+  return #told_rows == 2 * limit
+end
+
 local function keep(id, row, record)
-  answer[#answer + 1] = whole(id, record, row[RD], row[NF] ~= '', history, body and redis.call('GET', prefix .. 'p:' .. id))
+  local at, beside = body_at(record), false
+  if body and not at then
+    beside = redis.call('GET', prefix .. 'p:' .. id)
+  elseif at and not body then
+    record = string.sub(record, 1, at - 3)
+  end
+  tell_row(id, record, row[NF] ~= '', history, beside)
 end
 
 local function short_list() -- the few that run, from the leases
-  local found = {}
-  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'lease', 0, SHORT - 1)) do
-    local row, record = load(id)
+  local found, ids = {}, redis.call('ZRANGE', prefix .. 'lease', 0, SHORT - 1)
+  for at, record in ipairs(#ids > 0 and redis.call('MGET', unpack(keys_of('t:', ids))) or ids) do
+    local row = record and look_into(record)
     if row and wanted(row) then
-      found[#found + 1] = {id = id, row = row, record = record, time = tonumber(row[CR])}
+      found[#found + 1] = {id = ids[at], row = row, record = record, time = tonumber(row[CR])}
     end
   end
   table.sort(found, function(a, b)
@@ -69,8 +109,8 @@ local function short_list() -- the few that run, from the leases
     end
     local inside = (since == '' or this.time >= tonumber(since)) and (until_ms == '' or this.time <= tonumber(until_ms))
     if not passed and inside then
-      if #answer - 5 == limit then
-        answer[4], answer[5] = last_time, last_id
+      if is_full() then
+        on_time, on_id = last_time, last_id
         return
       end
       keep(this.id, this.row, this.record)
@@ -96,22 +136,26 @@ local function long_list()
   end
   local met = 0
   while low < high do
-    local part = math.min(100, high - low)
+    local part = math.min(#ARGV < WISHES and math.max(1, limit - #told_rows / 2) or 100, high - low)
     local first = newest and high - part or low
-    local ids = redis.call('ZRANGE', set, first, first + part - 1, 'WITHSCORES')
-    local from, to, step = 1, #ids, 2
-    if newest then
-      from, to, step = #ids - 1, 1, -2
+    local found = redis.call('ZRANGE', set, first, first + part - 1, 'WITHSCORES')
+    local ids, from, to, step = {}, 1, #found / 2, 1
+    for at = 1, to do
+      ids[at] = found[2 * at - 1]
     end
+    if newest then
+      from, to, step = to, 1, -1
+    end
+    local records = redis.call('MGET', unpack(keys_of('t:', ids)))
     for at = from, to, step do
-      local id = ids[at]
-      if #answer - 5 == limit or met == look then
-        answer[4], answer[5] = last_time, last_id
+      if is_full() or met == look then
+        on_time, on_id = last_time, last_id
         return
       end
-      local row, record = load(id)
+      local id, record = ids[at], records[at]
+      local row = record and look_into(record)
       met = met + 1
-      last_time, last_id = ids[at + 1], id
+      last_time, last_id = found[2 * at], id
       if row and wanted(row) then
         keep(id, row, record)
       end
@@ -129,5 +173,4 @@ if state == 'running' and redis.call('ZCARD', prefix .. 'lease') <= SHORT then
 else
   long_list()
 end
-answer[3] = texts()
-return answer
+return {'ok', ms(now), texts(), on_time, on_id, more, told_rows}

@@ -2,19 +2,20 @@
 -- Forget rows past their keep; answer those whose lease lapsed or that expired.
 -- include: prelude rows journal
 -- ARGV     now, limit
--- answer   ok, now, texts, rows ...
+-- answer   ok, now, texts, more, rows (both as in rows.lua)
 local limit = tonumber(ARGV[2])
 
 local function upto_now(set, n)
   return redis.call('ZRANGEBYSCORE', prefix .. set, '-inf', ms(now), 'LIMIT', 0, n)
 end
 
-for _, id in ipairs(upto_now('keep', limit)) do
-  local row = load(id)
+local past = upto_now('keep', limit)
+for at, record in ipairs(#past > 0 and redis.call('MGET', unpack(keys_of('t:', past))) or past) do
+  local row = record and parse(record)
   if row and forgotten(row) then
-    forget(id, row)
+    forget(past[at], row)
   else
-    place('keep', id, false)
+    place('keep', past[at], false)
   end
 end
 for _, type_ in ipairs(aged_types) do
@@ -22,12 +23,12 @@ for _, type_ in ipairs(aged_types) do
   tell('purged', '', type_, aged[type_], nil, 'past its keep')
 end
 
-local rows = {}
 local function late(set, state, field)
-  for _, id in ipairs(upto_now(set, limit - #rows)) do
+  for _, id in ipairs(upto_now(set, limit - #told_rows / 2)) do
     local row, record = load(id)
     if row and row[ST] == state and num(row[field]) <= now then
-      rows[#rows + 1] = whole(id, record, row[RD], row[NF] ~= '', 1, redis.call('GET', prefix .. 'p:' .. id))
+      local body = not body_at(record) and redis.call('GET', prefix .. 'p:' .. id)
+      tell_row(id, record, row[NF] ~= '', 1, body)
     else -- an entry whose record somebody deleted
       place(set, id, false)
       if not row then
@@ -38,8 +39,8 @@ local function late(set, state, field)
   end
 end
 late('lease', 'running', LE)
-if #rows < limit then
+if #told_rows / 2 < limit then
   late('expires', 'pending', EX)
 end
 finish()
-return {'ok', ms(now), texts(), unpack(rows)}
+return {'ok', now_text, texts(), more, told_rows}
