@@ -85,7 +85,12 @@ def item(record: TaskRecord, redactor: Redactor, *, whole: bool = True) -> dict[
     }
     if whole:
         shown["history"] = [
-            {**_error(entry, whole=True), "duration": entry.duration, "worker": entry.worker}
+            {
+                **_error(entry, whole=True),
+                "duration": entry.duration,
+                "worker": entry.worker,
+                "traceparent": entry.traceparent,
+            }
             for entry in record.history
         ]
     return shown

@@ -202,6 +202,7 @@ def _failure(entry: _Part) -> FailureRow:
         fingerprint=entry.text("fingerprint") or "",
         worker=entry.text("worker"),
         release=entry.text("release"),
+        traceparent=entry.text("traceparent"),
     )
 
 

@@ -21,8 +21,9 @@ _LATE = 15.0  # seconds on top of the grace before a child is killed
 
 
 class _Supervisor:
-    def __init__(self, tokens: Sequence[str], *, grace: float) -> None:
+    def __init__(self, tokens: Sequence[str], own: Sequence[Sequence[str]], *, grace: float) -> None:
         self._command = [sys.executable, "-m", "deadletter", "worker", "--supervised", *tokens]
+        self._own = own
         self._grace = grace
         self._children: set[Process] = set()
         self._stopping = anyio.Event()
@@ -34,8 +35,9 @@ class _Supervisor:
         while not self._stopping.is_set():
             began = anyio.current_time()
             # A session of its own: Ctrl-C reaches it once, from here. Its stdin ends with this process.
+            own = self._own[number - 1] if self._own else ()
             child = await anyio.open_process(
-                self._command, stdin=subprocess.PIPE, stdout=None, stderr=None, start_new_session=True
+                [*self._command, *own], stdin=subprocess.PIPE, stdout=None, stderr=None, start_new_session=True
             )
             self._children.add(child)
             try:
@@ -84,9 +86,9 @@ class _Supervisor:
             await child.aclose()
 
 
-async def supervise(tokens: Sequence[str], processes: int, *, grace: float) -> int:
-    """Keep ``processes`` workers alive until SIGTERM or SIGINT; answer the exit code."""
-    supervisor = _Supervisor(tokens, grace=grace)
+async def supervise(tokens: Sequence[str], processes: int, *, grace: float, own: Sequence[Sequence[str]] = ()) -> int:
+    """Keep ``processes`` workers alive until SIGTERM or SIGINT; answer the exit code. ``own``: further words of each."""
+    supervisor = _Supervisor(tokens, own, grace=grace)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as group:
             group.start_soon(supervisor.obey, signals)

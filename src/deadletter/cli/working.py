@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 import anyio
@@ -26,6 +27,7 @@ from .session import make_queue
 log = logging.getLogger("deadletter.cli")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_PORT = 65535
 _Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True, show_default=False)]
 
 
@@ -36,6 +38,8 @@ async def worker(
     concurrency: int = 32,
     processes: int = 1,
     grace: str = "25s",
+    metrics_port: int | None = None,
+    metrics_host: str = "127.0.0.1",
     log_form: Annotated[LogForm | None, Parameter(name="--log")] = None,
     supervised: Annotated[Switch, Parameter(show=False)] = False,
     target: Target | None = None,
@@ -50,6 +54,8 @@ async def worker(
         concurrency: The most attempts at a time, in each process.
         processes: So many worker processes; one that dies is started again.
         grace: How long attempts may go on after the first signal.
+        metrics_port: Serve Prometheus metrics there; with --processes each process has a port of its own, from here on.
+        metrics_host: On this address.
         log_form: How to log on stderr (default: plain on a terminal, else json).
     """
     log_to_stderr(log_form)
@@ -68,8 +74,30 @@ async def worker(
         from .supervisor import supervise
 
         tokens = _tokens(target, modules, types, concurrency, grace, log_form)
-        return await supervise(tokens, processes, grace=shutdown_grace)
-    return await _work(queues, workers, supervised=supervised)
+        ports = _ports(metrics_port, metrics_host, processes)
+        return await supervise(tokens, processes, grace=shutdown_grace, own=ports)
+    with _metrics(queues, metrics_port, metrics_host):
+        return await _work(queues, workers, supervised=supervised)
+
+
+def _metrics(queues: Sequence[DeadLetterQueue], port: int | None, host: str) -> AbstractContextManager[object]:
+    if port is None:
+        return contextlib.nullcontext()
+    if not 0 <= port <= _LAST_PORT:
+        raise BadUse(f"--metrics-port: {port} is no port; give 0 to {_LAST_PORT} (0: the system chooses one)")
+    from ..metrics import served
+
+    return served(queues, port, host=host)
+
+
+def _ports(first: int | None, host: str, processes: int) -> list[list[str]]:
+    """What each worker process is told of its own page: neighbours cannot listen on one port."""
+    if first is None:
+        return []
+    ports = [first + n if first else 0 for n in range(processes)]
+    if first < 0 or ports[-1] > _LAST_PORT:
+        raise BadUse(f"--metrics-port: {processes} ports from {first} on are not all within 0 to {_LAST_PORT}")
+    return [["--metrics-port", str(port), f"--metrics-host={host}"] for port in ports]
 
 
 def _queues(target: Target, modules: Sequence[str]) -> list[DeadLetterQueue]:

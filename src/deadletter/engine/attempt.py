@@ -14,6 +14,7 @@ import anyio
 import attrs
 
 from ..interfaces import FailedAttempt, RetryPolicy
+from ..interfaces.instrumentation import AttemptStart
 from ..model.outcome import (
     Discarded,
     Failed,
@@ -63,6 +64,7 @@ class Attempt:
     extensions: int = 0
     thread: threading.Event | None = None  # set when the processor's thread has ended
     limiter: anyio.CapacityLimiter | None = None
+    traceparent: str | None = None  # what marks it in traces
     reach: Callable[..., object] = lambda *_: None  # calls into its loop from any thread
     loop_thread: int = 0
     thread_watchers: list[Callable[[], None]] = attrs.field(factory=list)
@@ -143,16 +145,33 @@ async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
 
     ``scoped``: it runs in somebody else's task, so only a cancel scope of our own may be cancelled.
     """
-    instrumentation = attempt.queue.instrumentation
-    if instrumentation is None:
+    watchers = attempt.queue.watchers
+    if not watchers:
         return await _in_context(attempt, scoped=scoped)
-    told = teller(attempt.queue, attempt.task, attempt.row.redact)
-    with WatchedAttempt(
-        instrumentation, attempt.task, queue=attempt.queue.name, number=attempt.number, told=told
-    ) as watched:
+    watched = WatchedAttempt(
+        watchers,
+        attempt.task,
+        queue=attempt.queue.name,
+        number=attempt.number,
+        start=_start(attempt),
+        told=teller(attempt.queue, attempt.task, attempt.row.redact),
+    )
+    with watched:
         outcome = await _in_context(attempt, scoped=scoped)
         watched.ended(outcome)
+        attempt.traceparent = watched.traceparent
     return outcome
+
+
+def _start(attempt: Attempt) -> AttemptStart:
+    row = attempt.row
+    now_ms = attempt.now_ms + (attempt.queue.clock.monotonic() - attempt.sent) * 1000
+    first = not (row.attempts or row.lease_losses or row.postpones)
+    return AttemptStart(
+        late=max(0.0, now_ms - row.due_ms) / 1000,
+        waited=max(0.0, now_ms - row.since_ms) / 1000 if first else None,
+        earlier=row.history[-1].traceparent if row.history else None,
+    )
 
 
 async def _in_context(attempt: Attempt, *, scoped: bool) -> Outcome:
@@ -277,6 +296,7 @@ def _decide_failure(attempt: Attempt, outcome: Failed) -> Change:
         release=options.release,
         mask=mask_of(attempt.queue, attempt.task, row.redact),
     )
+    failure.traceparent = attempt.traceparent
     row_age = max(0.0, (attempt.now_ms - row.since_ms) / 1000 + elapsed)
     failed = failed_attempt(attempt.queue, attempt.task, attempt.registration, outcome, attempt.number, row_age)
     told = teller(attempt.queue, attempt.task, row.redact)

@@ -67,8 +67,8 @@ def new_row(queue: DeadLetterQueue, task: Task) -> NewRow:
     """Encode a task; raises InvalidTask that names the field."""
     if not isinstance(task, Task):
         raise InvalidTask("task", f"{type(task).__name__} is no deadletter.Task")
-    if queue.instrumentation is not None:
-        task = attrs.evolve(task, metadata={**added_metadata(queue.instrumentation), **task.metadata})
+    if queue.watchers:
+        task = attrs.evolve(task, metadata={**added_metadata(queue.watchers), **task.metadata})
     options = queue.options
     body = encode_task(queue.codec, task, max_payload_bytes=options.max_payload_bytes)
     if b"$redacted" in body or not isinstance(queue.codec, JsonCodec):  # another codec may encrypt

@@ -139,7 +139,7 @@ class DeadLetterQueue:
         self.chance = chance or Chance()
         self.threads = threads or Threads()
         self.backend, self._owns_backend = _backend(backend, clock)
-        self.instrumentation = tracing
+        self.watchers: tuple[Instrumentation, ...] = (tracing,) if tracing is not None else ()
         self.codec: Codec = codec or JsonCodec()
         self.registry = Registry()
         self.keeper = Keeper(self)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from ..interfaces.instrumentation import AttemptSpan, Instrumentation
+from ..interfaces.instrumentation import AttemptSpan, AttemptStart, Instrumentation
 from ..model.outcome import Outcome
 from ..model.task import Task
 from .telling import Teller
@@ -16,50 +16,66 @@ from .telling import Teller
 log = logging.getLogger("deadletter.watching")
 
 
-def added_metadata(instrumentation: Instrumentation) -> Mapping[str, str]:
-    """What it adds to a new task's metadata."""
-    try:
-        return dict(instrumentation.metadata())
-    except Exception:  # somebody else's code, as everywhere below
-        log.exception("%r gave no metadata; the task goes on without it", instrumentation)
-        return {}
+def added_metadata(watchers: Sequence[Instrumentation]) -> Mapping[str, str]:
+    """What they add to a new task's metadata; where two name the same, the first."""
+    added: dict[str, str] = {}
+    for instrumentation in watchers:
+        try:
+            added = {**instrumentation.metadata(), **added}
+        except Exception:  # somebody else's code, as everywhere below
+            log.exception("%r gave no metadata; the task goes on without it", instrumentation)
+    return added
 
 
 class WatchedAttempt:
-    """Around one attempt."""
+    """Around one attempt, for each who watches.
 
-    def __init__(self, instrumentation: Instrumentation, task: Task, *, queue: str, number: int, told: Teller) -> None:
-        self._instrumentation = instrumentation
-        self._task, self._queue, self._number, self._told = task, queue, number, told
-        self._scope: AbstractContextManager[AttemptSpan] | None = None
-        self._span: AttemptSpan | None = None
+    Attributes:
+        traceparent: what marks it for a later one, once it is over.
+    """
+
+    def __init__(
+        self,
+        watchers: Sequence[Instrumentation],
+        task: Task,
+        *,
+        queue: str,
+        number: int,
+        start: AttemptStart,
+        told: Teller,
+    ) -> None:
+        self._watchers = watchers
+        self._task, self._queue, self._number, self._start, self._told = task, queue, number, start, told
+        self._open: list[tuple[Instrumentation, AbstractContextManager[AttemptSpan], AttemptSpan]] = []
+        self.traceparent: str | None = None
 
     def __enter__(self) -> Self:
-        try:
-            scope = self._instrumentation.attempt(self._task, queue=self._queue, number=self._number)
-            self._span = scope.__enter__()
-            self._scope = scope
-        except Exception as error:
-            self._complain(error)
+        for each in self._watchers:
+            try:
+                scope = each.attempt(self._task, queue=self._queue, number=self._number, start=self._start)
+                self._open.append((each, scope, scope.__enter__()))
+            except Exception as error:
+                self._complain(each, error)
         return self
 
     def ended(self, outcome: Outcome) -> None:
         """Tell how it ended."""
-        try:
-            if self._span is not None:
-                self._span.ended(outcome)
-        except Exception as error:
-            self._complain(error)
+        for each, _, span in self._open:
+            try:
+                span.ended(outcome)
+                self.traceparent = self.traceparent or span.traceparent
+            except Exception as error:
+                self._complain(each, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._scope is not None:
-                self._scope.__exit__(kind, error, trace)
-        except Exception as problem:
-            self._complain(problem)
+        for each, scope, _ in reversed(self._open):
+            try:
+                scope.__exit__(kind, error, trace)
+            except Exception as problem:
+                self._complain(each, problem)
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, instrumentation: Instrumentation, error: Exception) -> None:
         told = self._told(error)  # its context may be the attempt's own error
-        log.error("%r failed while it watched an attempt of %s\n%s", self._instrumentation, self._task.id, told)
+        log.error("%r failed while it watched an attempt of %s\n%s", instrumentation, self._task.id, told)

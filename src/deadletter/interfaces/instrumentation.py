@@ -6,8 +6,25 @@ import abc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
+import attrs
+
 from ..model.outcome import Outcome
 from ..model.task import Task
+
+
+@attrs.frozen(kw_only=True)
+class AttemptStart:
+    """What is known of an attempt as it starts.
+
+    Attributes:
+        late: seconds since its task was due.
+        waited: seconds since its task was stored or sent back; None but for the first attempt after that.
+        earlier: the traceparent of the failed attempt before it, where one is known.
+    """
+
+    late: float
+    waited: float | None = None
+    earlier: str | None = None
 
 
 class Instrumentation(abc.ABC):
@@ -24,12 +41,16 @@ class Instrumentation(abc.ABC):
         """What to add to a new task's metadata, such as a traceparent."""
 
     @abc.abstractmethod
-    def attempt(self, task: Task, *, queue: str, number: int) -> AbstractContextManager[AttemptSpan]:
+    def attempt(
+        self, task: Task, *, queue: str, number: int, start: AttemptStart
+    ) -> AbstractContextManager[AttemptSpan]:
         """Around one attempt."""
 
 
 class AttemptSpan(abc.ABC):
     """One attempt as it is watched."""
+
+    traceparent: str | None = None  # kept with the failure of this attempt, so that the next one can refer to it
 
     @abc.abstractmethod
     def ended(self, outcome: Outcome) -> None:

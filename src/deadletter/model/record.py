@@ -51,6 +51,7 @@ class Failure:
         fingerprint: the same for the same cause.
         worker: who ran it.
         release: version of the user's code.
+        traceparent: the attempt in your traces (W3C), where it was traced.
     """
 
     attempt: int
@@ -62,6 +63,7 @@ class Failure:
     fingerprint: str = ""
     worker: str | None = None
     release: str | None = None
+    traceparent: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -35,6 +35,7 @@ class FailureRow:
     fingerprint: str = ""
     worker: str | None = None
     release: str | None = None
+    traceparent: str | None = None  # of the attempt's span, so that the next attempt's can refer to it
 
 
 @attrs.define

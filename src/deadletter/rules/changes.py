@@ -12,8 +12,10 @@ from ..model.row import DEAD, GONE, PENDING, RUNNING, SUCCEEDED, Change, Failure
 from .fingerprint import text_fingerprint
 
 
-def _retried(row: Row) -> bool:
-    return row.attempts > 0 or row.replays > 0 or row.lease_losses > 0
+def _again(row: Row) -> list[tuple[str, str, str]]:
+    """What counts an attempt that is not its task's first."""
+    retried = row.attempts > 0 or row.replays > 0 or row.lease_losses > 0
+    return [("retry_attempts", row.type, "")] if retried else []
 
 
 def start(row: Row, op: str) -> Change:
@@ -28,9 +30,8 @@ def extend(row: Row, op: str, lease_ms: int) -> Change:
 
 def succeed(row: Row, op: str, keep_ms: int | None) -> Change:
     """Done; known for ``keep_ms`` more."""
-    count = [("succeeded", row.type, "")]
-    if _retried(row):
-        count += [("retry_attempts", row.type, ""), ("retry_success", row.type, "")]
+    again = _again(row)
+    count = [("succeeded", row.type, ""), *again, *([("retry_success", row.type, "")] if again else [])]
     return Change(
         id=row.id,
         op=op,
@@ -45,8 +46,7 @@ def succeed(row: Row, op: str, keep_ms: int | None) -> Change:
 
 
 def _failed(row: Row, failure: FailureRow) -> list[tuple[str, str, str]]:
-    count = [("failures", row.type, failure.error_type)]
-    return [*count, ("retry_attempts", row.type, "")] if _retried(row) else count
+    return [("failures", row.type, failure.error_type), *_again(row)]
 
 
 def try_again(row: Row, op: str, failure: FailureRow, delay_ms: int) -> Change:
@@ -138,7 +138,7 @@ def discard(row: Row, op: str, keep_ms: int, why: str) -> Change:
         attempts=1,
         keep_ms=keep_ms,
         free_key=True,
-        count=[("discarded", row.type, "")],
+        count=[("discarded", row.type, ""), *_again(row)],
         event="discarded",
         why=why,
     )

@@ -158,6 +158,7 @@ def failure_from_row(row: FailureRow) -> Failure:
         fingerprint=row.fingerprint,
         worker=row.worker,
         release=row.release,
+        traceparent=row.traceparent,
     )
 
 

@@ -58,6 +58,7 @@ def failure(attempt: int = 1, **fields: Any) -> FailureRow:
         "fingerprint": "f00d",
         "worker": "w1",
         "release": "1.0",
+        "traceparent": f"00-{attempt:032x}-{attempt:016x}-01",
     }
     return FailureRow(attempt=attempt, **(told | fields))
 

@@ -56,7 +56,7 @@ async def test_a_broken_watcher_is_logged_without_the_values_of_the_attempt(capl
         def operation(self, name: str, *, queue: str, count: int = 1) -> Any:
             return contextlib.nullcontext()
 
-        def attempt(self, task: Task, *, queue: str, number: int) -> Any:
+        def attempt(self, task: Task, *, queue: str, number: int, start: Any) -> Any:
             raise RuntimeError(f"no span for {task.payload}")
 
     dlq = DeadLetterQueue("memory://", Watching(), retry=[], redact=("card_number",))

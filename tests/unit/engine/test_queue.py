@@ -497,6 +497,7 @@ class Watching(Instrumentation):
     def __init__(self):
         self.attempts = []
         self.operations = []
+        self.starts = []
 
     @contextmanager
     def operation(self, name, *, queue, task_id=None, count=1):
@@ -510,10 +511,13 @@ class Watching(Instrumentation):
     def metadata(self):
         return {"traceparent": "00-1", "tenant": "watcher"}
 
-    def attempt(self, task, *, queue, number):
+    def attempt(self, task, *, queue, number, start):
         watcher = self
+        watcher.starts.append(start)
 
         class Span:
+            traceparent = f"00-of-{number}"
+
             def __enter__(self):
                 return self
 
@@ -534,6 +538,45 @@ async def test_instrumentation_adds_metadata_and_watches_attempts(make_queue):
     await dlq.process_task(task_id, _raise)
     await dlq.process_task(task_id, lambda _: None)
     assert watching.attempts == [(task_id, "default", 1, "Failed"), (task_id, "default", 2, "Succeeded")]
+
+
+async def test_an_attempt_starts_with_what_is_known_of_its_time(make_queue, clock):
+    watching = Watching()
+    dlq = make_queue(retry=[30])
+    dlq.watchers += (watching,)
+    task_id = await dlq.enqueue(Task(type="t", delay=10))
+    clock.advance(12)
+    await dlq.process_task(task_id, _raise)
+    clock.advance(31)
+    await dlq.process_task(task_id, lambda _: None)
+    first, second = watching.starts
+    assert (first.late, first.waited, first.earlier) == (2, 12, None)
+    assert (second.waited, second.earlier) == (None, "00-of-1")
+    assert 0 <= second.late <= 4, "its delay has a jitter of a tenth"
+    assert (await dlq.get(task_id)).state is State.SUCCEEDED
+
+
+async def test_several_may_watch_and_none_disturbs_another(make_queue, caplog):
+    class Broken(Watching):
+        def attempt(self, task, **_):
+            raise RuntimeError("no span")
+
+    first, broken, last = Watching(), Broken(), Watching()
+    dlq = make_queue(tracing=first)
+    dlq.watchers += (broken, last)
+    task_id = await dlq.enqueue(Task(type="t"))
+    assert await dlq.process_task(task_id, lambda _: None) is True
+    for each in (first, last):
+        assert each.attempts == [(task_id, "default", 1, "Succeeded")]
+        assert [name for name, *_ in each.operations] == ["enqueue", "process_task"]
+    assert "no span" in caplog.text
+
+
+async def test_a_failure_keeps_the_mark_of_its_attempt(make_queue):
+    dlq = make_queue(tracing=Watching())
+    task_id = await dlq.enqueue(Task(type="t"))
+    await dlq.process_task(task_id, _raise)
+    assert (await dlq.get(task_id)).failure.traceparent == "00-of-1"
 
 
 async def test_instrumentation_sees_the_calls_that_change_the_queue(make_queue):
@@ -589,7 +632,7 @@ async def test_instrumentation_that_fails_disturbs_no_task(make_queue, caplog):
         def metadata(self):
             raise RuntimeError("no context")
 
-        def attempt(self, task, *, queue, number):
+        def attempt(self, task, *, queue, number, start):
             raise RuntimeError("no span")
 
     dlq = make_queue(tracing=Broken())
@@ -679,7 +722,7 @@ async def test_a_forked_child_has_a_queue_of_its_own(dlq):
 
 async def test_a_span_that_fails_disturbs_no_task(make_queue, caplog):
     class Broken(Watching):
-        def attempt(self, task, *, queue, number):
+        def attempt(self, task, *, queue, number, start):
             class Span:
                 def __enter__(self):
                     return self

@@ -139,6 +139,7 @@ def _failure(failure: FailureRow) -> str:
         failure.fingerprint,
         failure.worker,
         failure.release,
+        *((failure.traceparent,) if failure.traceparent is not None else ()),
     )
     return "|" + orjson.dumps(told).decode()
 
@@ -382,7 +383,7 @@ def _row(id_: bytes, fields: bytes, body: bytes | None, failures: Sequence[bytes
 def _failure_of(entry: bytes, texts: Mapping[bytes, str]) -> FailureRow:
     at_ms, _, told = entry[32:].partition(b"|")
     try:
-        attempt, duration_ms, error_type, message, fingerprint, worker, release = orjson.loads(told)
+        attempt, duration_ms, error_type, message, fingerprint, worker, release, *more = orjson.loads(told)
     except ValueError as error:
         raise Undecodable(f"a stored failure does not read: {error}") from error
     return FailureRow(
@@ -395,4 +396,5 @@ def _failure_of(entry: bytes, texts: Mapping[bytes, str]) -> FailureRow:
         fingerprint=fingerprint,
         worker=worker,
         release=release,
+        traceparent=more[0] if more else None,
     )

@@ -48,7 +48,7 @@ DELETE FROM dl_rows WHERE n = ?;
 -- add_failure --
 -- Numbered within its row, so that the last one is found without a sort. --
 INSERT INTO dl_failures
-SELECT ?1, coalesce((SELECT max(seq) FROM dl_failures WHERE task = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10;
+SELECT ?1, coalesce((SELECT max(seq) FROM dl_failures WHERE task = ?1), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11;
 
 -- surplus_failures --
 -- What lies beyond the history that a letter keeps. --
@@ -69,14 +69,14 @@ DELETE FROM dl_failures WHERE task IN ({marks});
 
 -- last_failures --
 -- One seek a row, and one step more for the note of an edit, which is no failure. --
-SELECT f.task, f.trace, f.attempt, f.at_ms, f.duration_ms, f.error_type, f.message, f.fingerprint, f.worker, f.release
+SELECT f.task, f.trace, f.attempt, f.at_ms, f.duration_ms, f.error_type, f.message, f.fingerprint, f.worker, f.release, f.traceparent
 FROM json_each(?) AS wanted CROSS JOIN dl_failures AS f
 ON f.task = wanted.value AND f.seq = (SELECT seq FROM dl_failures
   WHERE task = wanted.value AND error_type <> 'deadletter.Edited' ORDER BY seq DESC LIMIT 1);
 
 -- all_failures --
 -- The history, oldest first. --
-SELECT task, trace, attempt, at_ms, duration_ms, error_type, message, fingerprint, worker, release
+SELECT task, trace, attempt, at_ms, duration_ms, error_type, message, fingerprint, worker, release, traceparent
 FROM dl_failures WHERE task IN ({marks}) ORDER BY task, seq;
 
 -- texts --
