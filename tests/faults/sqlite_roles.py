@@ -22,7 +22,7 @@ from .opening import path_of
 from .roles import stop_at_sigterm
 
 NEXT_SCHEMA = (
-    2,
+    9,
     [
         "CREATE TABLE dl_next (n INTEGER PRIMARY KEY, id TEXT NOT NULL)",
         "ALTER TABLE dl_rows ADD COLUMN next INTEGER NOT NULL DEFAULT 7",

@@ -144,7 +144,7 @@ class Shard:
                 self.redacts.update(met)
         for row in rows:
             if row is not None and row.redact:
-                row.redact = known.get(row.redact, "")
+                row.redact = known.get(row.redact, "*")  # nobody knows what was to be hidden: all of it
         return rows
 
     async def _all(self, key: str) -> list[bytes]:

@@ -83,7 +83,6 @@ CREATE TABLE dl_failures (
   fingerprint TEXT NOT NULL,
   worker TEXT,
   release TEXT,
-  traceparent TEXT,
   PRIMARY KEY (task, seq)
 ) WITHOUT ROWID;
 
