@@ -11,11 +11,13 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio._backends._asyncio  # a child would have to import it anew each time
 
+from .calls import log_process
 from .opening import audited_scripts
 from .roles import operator, pauser, producer, worker
 from .sqlite_roles import capturer, drainer, migrator
@@ -39,6 +41,8 @@ def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
         logging.basicConfig(level=logging.WARNING, format=f"%(process)d {said.get('name')} %(name)s: %(message)s")
+
+        log_process(Path(said["folder"]), f"{said.get('name')}/{os.getpid()}")
 
         async def run() -> None:
             await ROLES[role](**said)

@@ -19,6 +19,7 @@ def check(store: Store, *, killed: Collection[str] = ()) -> None:
         *losses_are_explained(audit, killed),
         *counters_hold(store, audit),
         *effects_hold(store),
+        *store.unexplained(),
     ]
     assert not found, "\n".join(found[:20])
 

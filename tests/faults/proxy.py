@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from .calls import CallLog
+
 Fault = Literal["none", "drop_reply", "reset_before", "reset_mid", "black_hole"]
 Plan = Callable[[], Fault]
 
 _RESET = struct.pack("ii", 1, 0)
+_LONGEST_WORD = 300
 
 
 class Proxy:
@@ -26,6 +29,7 @@ class Proxy:
         self.delay: Callable[[], float] = lambda: 0.0
         self.open = 0
         self.met = 0  # faults, by scripts
+        self.log: CallLog | None = None  # where it notes which requests reached the server
         self._target = target
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -87,6 +91,7 @@ class Proxy:
             if held:
                 time.sleep(held)
             swallowing = swallowing or fault == "black_hole"
+            self._note(data, passed=not swallowing and fault in ("none", "drop_reply"))
             if swallowing:
                 continue
             dropping = fault == "drop_reply"
@@ -95,6 +100,11 @@ class Proxy:
                 _reset(client)
                 return
             server.sendall(data)
+
+    def _note(self, data: bytes, *, passed: bool) -> None:
+        if self.log is not None and b"EVAL" in data[:64]:
+            words = [word.decode("latin-1") for word in data.split(b"\r\n") if len(word) < _LONGEST_WORD]
+            self.log.write(passed=passed, request=words)
 
     def _received(self, *both: socket.socket) -> Iterator[tuple[socket.socket, bytes]]:
         while not self._over:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import functools
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,7 +15,10 @@ from typing import Any
 from deadletter import DeadLetterQueue, Task
 from deadletter.backends import backend_from_url
 from deadletter.engine.sync import wait_for
+from deadletter.model.row import BATCH, Row
 
+from ..sim.judgement import unexplained
+from .calls import CallLog, history_of, log_backend
 from .ledger import Ledger
 from .opening import AUDITED
 
@@ -32,6 +37,7 @@ class Store(abc.ABC):
         self.url = url
         self.ledger = Ledger(folder)
         self.backend = backend_from_url(url)
+        log_backend(self.backend, folder, "test")
         self.dlq = DeadLetterQueue(self.backend)
 
     @abc.abstractmethod
@@ -64,6 +70,21 @@ class Store(abc.ABC):
         for id_, *values in self.audited():
             audit[id_].append(dict(zip(AUDITED[1:], values, strict=True)))
         return audit
+
+    def stored(self) -> dict[str, Row | None]:
+        """Every row whole, by its id."""
+        ids = [id_ for id_, _ in self.rows()]
+        rows: dict[str, Row | None] = {}
+        for at in range(0, len(ids), BATCH):
+            part = ids[at : at + BATCH]
+            load = functools.partial(type(self.backend).load, self.backend, "default", part, history=20)
+            rows |= dict(zip(part, wait_for(load), strict=True))
+        return rows
+
+    def unexplained(self) -> list[str]:
+        """What no order of the calls that all processes made explains."""
+        history = history_of(CallLog(self.folder))
+        return unexplained(history, self.stored(), time.time() * 1000, steady=False)
 
     def enqueue(self, *tasks: Task) -> None:
         """Enqueue and note the answer."""

@@ -17,6 +17,7 @@ from deadletter.model.row import Claim, Claimed, FailureRow, Inserted, Insertion
 from deadletter.rules import changes
 
 from ..redis_servers import valkey
+from .calls import CallLog
 from .conftest import Child, eventually
 from .invariants import check, counts_hold
 from .proxy import Fault, Proxy
@@ -32,6 +33,7 @@ class Behind(RedisStore):
         server = valkey()
         self.proxy = Proxy(server.socket)
         database = server.emptied().rpartition("=")[2]
+        self.proxy.log = CallLog(folder)
         super().__init__(folder, server, url=f"{self.proxy.url}/{database}?socket_timeout=0.3", database=database)
 
     def close(self) -> None:

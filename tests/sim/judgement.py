@@ -21,16 +21,21 @@ from .operations import Apply, Insert, Look, State, Take
 _CONFLICTS = (Inserted.TASK_CONFLICT, Inserted.KEY_CONFLICT)
 
 
-def unexplained(history: History, final: Mapping[str, Row | None], at: float, *, shards: int = 1) -> list[str]:
-    """What no order of the calls explains, where ``final`` are the stored rows (with all of their failures) ``at`` the end."""
-    groups = _Groups(history.calls, final, shards)
+def unexplained(
+    history: History, final: Mapping[str, Row | None], at: float, *, shards: int = 1, steady: bool = True
+) -> list[str]:
+    """What no order of the calls explains, where ``final`` are the stored rows (with all failures) ``at`` the end.
+
+    ``steady``: one clock was read, in the order of the steps, and answers say when they were done.
+    """
+    groups = _Groups(history.calls, final, shards=shards, exact=steady and shards == 1)
     for call in history.calls:
         groups.add(call)
     for id_, row in final.items():
         groups.put(id_, Look(who="the end", asked=at, answered=at + 1, place=groups.place(id_), row=row, history=20))
     found: list[str] = []
     for ids, operations in groups:
-        stuck = explain(operations, (None,) * len(ids))
+        stuck = explain(operations, (None,) * len(ids), steady=steady)
         if stuck is not None:
             found.append(_told(ids, stuck))
     return found
@@ -51,8 +56,9 @@ def _refused(told: Iterable[Insertion | None]) -> bool:
 class _Groups:
     """Operations by the tasks that they concern: a task, or all that share a key."""
 
-    def __init__(self, calls: Sequence[Call], final: Mapping[str, Row | None], shards: int) -> None:
+    def __init__(self, calls: Sequence[Call], final: Mapping[str, Row | None], *, shards: int, exact: bool) -> None:
         self._shards = shards
+        self._exact = exact
         self._group: dict[str, list[str]] = {}
         self._operations: dict[int, list[Operation[State]]] = defaultdict(list)
         self._places: dict[str, int] = {}
@@ -128,7 +134,7 @@ class _Groups:
     def _when(self, call: Call, id_: str, now_ms: int | None = None) -> dict[str, Any]:
         """Who asked, within which time, for which task; ``now_ms`` is when it was done, if the answer says so."""
         asked, answered = call.asked, call.answered
-        if now_ms and self._shards == 1:  # elsewhere it is one clock of several, or the time of one step among several
+        if now_ms and self._exact:  # elsewhere it is one clock of several, or of one step among several
             asked, answered = max(asked, now_ms), min(answered, now_ms + 0.999)
         return {"who": call.who, "asked": asked, "answered": answered, "place": self._places[id_]}
 

@@ -50,9 +50,12 @@ class Unexplained(Generic[S]):
     undecided: bool = False
 
 
-def explain(operations: Sequence[Operation[S]], state: S) -> Unexplained[S] | None:
-    """None where some order explains all answers."""
-    return _Search(operations).run(state)
+def explain(operations: Sequence[Operation[S]], state: S, *, steady: bool = True) -> Unexplained[S] | None:
+    """None where some order explains all answers.
+
+    ``steady``: nobody's clock shows less than that of who came before.
+    """
+    return _Search(operations, steady=steady).run(state)
 
 
 @attrs.frozen
@@ -64,7 +67,8 @@ class _Node(Generic[S]):
 
 
 class _Search(Generic[S]):
-    def __init__(self, operations: Sequence[Operation[S]]) -> None:
+    def __init__(self, operations: Sequence[Operation[S]], *, steady: bool) -> None:
+        self._steady = steady
         self._all = sorted(operations, key=lambda operation: operation.asked)
         self._answered = sum(1 << at for at, operation in enumerate(self._all) if not operation.open)
 
@@ -106,7 +110,7 @@ class _Search(Generic[S]):
             for at in could:
                 operation = self._all[at]
                 if operation.open is wanted_open:
-                    first = math.floor(max(latest, operation.asked))
+                    first = math.floor(max(latest, operation.asked) if self._steady else operation.asked)
                     last = FAR if wanted_open else math.floor(operation.answered)
                     for after in operation.steps(state, (first, last)):
                         yield at, after
