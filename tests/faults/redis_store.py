@@ -93,6 +93,14 @@ class Snapshot:
         told = {field: int(n) for field, n in _pairs(self.values["hash"].get("tally", ())).items()}
         if told != recount:
             yield f"the tally says {told}, a recount {dict(recount)}"
+        causes = Counter(
+            "\x1f".join(record[name] for name in ("fingerprint", "type", "reason", "release"))
+            for record in self.records.values()
+            if record["state"] == "dead"
+        )
+        told = {cause: int(n) for cause, n in _pairs(self.values["hash"].get("causes", ())).items()}
+        if told != causes:
+            yield f"the causes are {told}, a recount {dict(causes)}"
 
     def _beside(self) -> Iterator[str]:
         """Bodies, failures and idempotency keys are there where a record has them, and nowhere else."""

@@ -197,17 +197,14 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
         raise InvalidQuery(f"state: {query.state} has no groups; they are of dead letters")
     now_ms = (await queue.backend.inspect()).now_ms
     wanted = attrs.evolve(query, state=State.DEAD).resolved(from_ms(now_ms))
-    found: dict[str, _Group] = {}
-    async for rows in _newest_first(queue, wanted):
-        for row in rows:
-            key = key_of(row)
-            group = found.get(key)
-            if group is None:
-                group = found[key] = _Group(row, row.time_ms)
-            group.count += 1
-            group.first_ms = row.time_ms
-            if row.release:
-                group.releases.add(row.release)
+    sieve = Sieve(queue, wanted)
+    indexed = None
+    if sieve.countable and wanted.ids is None:
+        indexed = await queue.backend.groups(queue.name, Scan(**sieve.fields), by)
+    if indexed is not None:
+        found = {group.key: _Group(group.newest, group.first_ms, group.count, {*group.releases}) for group in indexed}
+    else:
+        found = await _counted(queue, wanted, key_of)
     messages = await _messages(queue, [group.newest.id for group in found.values()])
     made = [
         FailureGroup(
@@ -224,6 +221,22 @@ async def groups(queue: DeadLetterQueue, query: Query, *, by: str) -> Sequence[F
         for key, group in found.items()
     ]
     return sorted(made, key=lambda group: (-group.count, group.key))
+
+
+async def _counted(queue: DeadLetterQueue, wanted: Query, key_of: Callable[[Row], str]) -> dict[str, _Group]:
+    """Groups from every letter that is meant."""
+    found: dict[str, _Group] = {}
+    async for rows in _newest_first(queue, wanted):
+        for row in rows:
+            key = key_of(row)
+            group = found.get(key)
+            if group is None:
+                group = found[key] = _Group(row, row.time_ms)
+            group.count += 1
+            group.first_ms = row.time_ms
+            if row.release:
+                group.releases.add(row.release)
+    return found
 
 
 async def _newest_first(queue: DeadLetterQueue, wanted: Query) -> AsyncGenerator[list[Row], None]:

@@ -15,6 +15,7 @@ from ..model.row import (
     Counted,
     Counts,
     EventRow,
+    Grouped,
     Hint,
     Insertion,
     Inspection,
@@ -103,6 +104,15 @@ class Backend(abc.ABC):
         handing them out; then the caller scans.
         """
         del queue, scan, most
+        return None
+
+    async def groups(self, queue: str, scan: Scan, by: str) -> Sequence[Grouped] | None:
+        """The dead letters that match all narrowing fields of ``scan``, by a column.
+
+        ``text`` and ``after`` are never set. None where the store cannot tell without handing the letters out; then
+        the caller scans.
+        """
+        del queue, scan, by
         return None
 
     @abc.abstractmethod

@@ -318,6 +318,25 @@ class Counted:
 
 
 @attrs.frozen(kw_only=True)
+class Grouped:
+    """Dead letters with one fingerprint, type or reason.
+
+    Attributes:
+        key: that.
+        count: how many.
+        first_ms: the earliest death.
+        newest: the letter that died last, as a lean scan brings it.
+        releases: of all of them.
+    """
+
+    key: str
+    count: int
+    first_ms: int
+    newest: Row
+    releases: frozenset[str]
+
+
+@attrs.frozen(kw_only=True)
 class Counts:
     """What the tally knows, without reading rows.
 

@@ -17,6 +17,7 @@ from ...model.row import (
     Claimed,
     Counts,
     Finding,
+    Grouped,
     Insertion,
     Inspection,
     NewRow,
@@ -177,6 +178,10 @@ class RedisBackend(Backend):
     async def scan(self, queue: str, scan: Scan) -> Slice:
         """See Backend.scan."""
         return await (await self._steps(queue)).scan(scan)
+
+    async def groups(self, queue: str, scan: Scan, by: str) -> Sequence[Grouped] | None:
+        """See Backend.groups."""
+        return await (await self._steps(queue)).groups(scan, by)
 
     async def counts(self, queue: str) -> Counts:
         """See Backend.counts."""

@@ -19,6 +19,7 @@ After the prefix:
                              ``dx:reason:<reason>``, ``dx:fp:<fingerprint>``
 ``keep``              ZSET   ended ids by when they are forgotten
 ``tally``             HASH   ``<state> <rank> <length of reason> <reason><type>`` → rows
+``causes``            HASH   letters by ``<fingerprint>\x1f<type>\x1f<reason>\x1f<release>``
 ``stats``             HASH   ``[counter, type, detail]`` → lifetime count
 ``events``            STREAM the last 10,000 or so events, ``<seq>-0``
 ``traces``, ``uses``  HASH   tracebacks by content, each once, and how many failures refer to it

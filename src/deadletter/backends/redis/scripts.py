@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import attrs
 
-NAMES = ("insert", "claim", "apply", "sweep", "load", "scan", "counts")
+NAMES = ("insert", "claim", "apply", "sweep", "load", "scan", "groups", "counts")
 _INCLUDE = re.compile(r"^-- include: (.+)$", re.MULTILINE)
 
 

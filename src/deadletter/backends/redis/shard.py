@@ -18,6 +18,7 @@ from ...model.row import (
     Claim,
     Claimed,
     Counts,
+    Grouped,
     Inserted,
     Insertion,
     NewRow,
@@ -28,6 +29,7 @@ from ...model.row import (
 )
 from .client import Connections
 from .events import ShardEvents
+from .grouping import INDEXES, answerable, releases_by_key
 from .keys import unescaped
 from .records import change_args, claim_args, insert_args, list_name, rows_of, scan_args
 from .scripts import load_script
@@ -36,6 +38,7 @@ _VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
 _INSERTED = {str(word).encode(): word for word in Inserted}
 _FEW = 2_000  # fields of tally or counters that come in one answer
 _DEAR = (DEAD, GONE)  # states whose many indexes make a change cost twice what others do
+_CAUSES = 5_000  # that come in one answer; where there are more, letters are grouped by reading them
 _LISTS = 1_000  # of hidden paths that are remembered
 _WAIT_MS = 2_000  # for replicas
 
@@ -107,6 +110,27 @@ class Shard:
         _, now, texts, time, id_, more, rows = await self._run("scan", scan_args(scan))
         after = (int(time), id_.decode()) if time else None
         return Slice(rows=_whole(await self._rows(rows, more, texts)), after=after, now_ms=int(now))
+
+    async def groups(self, scan: Scan, by: str) -> list[Grouped] | None:
+        """See Backend.groups."""
+        if not answerable(scan, by):
+            return None
+        _, causes, *_ = await self._run("groups", [_CAUSES, ""])
+        releases = None if causes is None else releases_by_key(causes, scan, by)
+        if releases is None:
+            return None
+        found: list[Grouped] = []
+        keys = list(releases)
+        for at in range(0, len(keys), BATCH):
+            step = keys[at : at + BATCH]
+            _, _, sizes, more, told = await self._run("groups", [_CAUSES, INDEXES[by], *step])
+            for key, row, n, first in zip(step, rows_of(told, more, ()), sizes[::2], sizes[1::2], strict=True):
+                if row is not None:  # they may all have gone meanwhile
+                    group = Grouped(
+                        key=unescaped(key), count=n, first_ms=int(first), newest=row, releases=frozenset(releases[key])
+                    )
+                    found.append(group)
+        return found
 
     async def counts(self) -> Counts:
         """See Backend.counts."""

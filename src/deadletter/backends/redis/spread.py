@@ -22,6 +22,7 @@ from ...model.row import (
     Claim,
     Claimed,
     Counts,
+    Grouped,
     Inserted,
     Insertion,
     NewRow,
@@ -31,6 +32,7 @@ from ...model.row import (
     Verdict,
 )
 from .events import SpreadEvents
+from .grouping import joined
 from .placement import Homes, place, unpacked
 from .shard import Shard
 
@@ -180,6 +182,12 @@ class Spread:
         for n, page in told.items():
             self._homes.learn(n, (row.id for row in page.rows))
         return merged(list(told.values()), scan)
+
+    async def groups(self, scan: Scan, by: str) -> list[Grouped] | None:
+        """See Backend.groups."""
+        told = list((await self._each({n: shard.groups(scan, by) for n, shard in enumerate(self._shards)})).values())
+        known = [groups for groups in told if groups is not None]
+        return joined(known) if len(known) == len(told) else None
 
     async def counts(self) -> Counts:
         """See Backend.counts; the latest clock, so that no age is negative."""

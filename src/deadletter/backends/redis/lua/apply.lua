@@ -183,7 +183,7 @@ for n = 1, changes do
       enter(row, -1)
       index(id, row, false)
     end
-    row[OP] = op
+    row[FM], row[OP] = OURS, op
     counted(id, row, kind, ARGV[at + 7])
     moved(id, row, kind, ARGV[at + 6])
     if ARGV[at + 8] ~= '' then

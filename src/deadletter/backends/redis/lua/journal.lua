@@ -1,6 +1,6 @@
 -- What a step changes beside its rows: indexes, tally, counters, events. Gathered, and written once by finish().
 local INLINE = 512 -- a body of at most so many bytes lies in its record
-local into, out_of, tally, stats, touched = {}, {}, {}, {}, {}
+local into, out_of, tally, causes, stats, touched = {}, {}, {}, {}, {}, {}
 local events, work = {}, false
 local records, bodies, deleted = {}, {}, {} -- to set: keys and values in turn; to delete
 local uses, trace_texts = {}, {} -- of tracebacks: how many more refer to it; texts that may be new
@@ -42,6 +42,10 @@ local function enter(row, n)
   local reason = row[RS]
   local field = row[ST] .. ' ' .. row[PR] .. (reason == '' and ' 0 ' or ' ' .. #reason .. ' ' .. reason) .. row[TY]
   tally[field] = (tally[field] or 0) + n
+  if row[ST] == 'dead' and row[FM] == OURS then -- format 1 did not count them
+    local cause = row[FP] .. '\31' .. row[TY] .. '\31' .. reason .. '\31' .. row[RL]
+    causes[cause] = (causes[cause] or 0) + n
+  end
 end
 
 local function live(row)
@@ -161,7 +165,6 @@ local function orphan(id) -- an index entry whose record somebody deleted
 end
 
 local function save(id, row)
-  row[FM] = OURS
   records[#records + 1] = prefix .. 't:' .. id
   records[#records + 1] = text_of(row)
 end
@@ -265,6 +268,7 @@ local function finish()
   finish_sets()
   finish_lines()
   finish_counts('tally', tally)
+  finish_counts('causes', causes)
   finish_counts('stats', stats)
   finish_traces()
   finish_events()
