@@ -1,4 +1,4 @@
-"""The benchmark runs at its smallest size, so that it cannot rot; what it measures there says nothing."""
+"""The benchmarks run at their smallest size, so that they cannot rot; what is measured there says nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,26 +30,43 @@ LIMITS = {"W1 bare, 1 a commit", "W2 bare, 100 a commit", "letters: bare page of
 ON_REDIS = EVERYWHERE | {"W1 bare EVALSHA", "W1 bare EVALSHA, 100 a pipeline", "W6 lost", "W4 idle CPU"}
 
 
-@pytest.mark.parametrize(
-    ("backend", "expected"), [("memory", EVERYWHERE), ("sqlite", EVERYWHERE | LIMITS), ("redis", ON_REDIS)]
-)
-def test_every_figure_is_measured(backend: str, expected: set[str], tmp_path: Path) -> None:
-    found = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "benchmarks/throughput.py"), "--backend", backend, "--here"]
-    command += ["--only", "W1,W2,W3,W4,W5,W6,memory,letters", "--n", "200", "--runs", "1", "--letters", "200"]
+def figures(benchmark: str, asked: list[str], folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """What one run of a benchmark found, and what it printed."""
+    found = folder / "figures.json"
     path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [*command, "--json", str(found)],
+        [sys.executable, str(ROOT / f"benchmarks/{benchmark}.py"), *asked, "--runs", "1", "--json", str(found)],
         check=False,
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    rows = {row["figure"]: row for row in json.loads(found.read_text())["rows"]}
+    return json.loads(found.read_text())["rows"], done.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"), [("memory", EVERYWHERE), ("sqlite", EVERYWHERE | LIMITS), ("redis", ON_REDIS)]
+)
+def test_every_figure_is_measured(backend: str, expected: set[str], tmp_path: Path) -> None:
+    asked = ["--backend", backend, "--here", "--only", "W1,W2,W3,W4,W5,W6,memory,letters", "--letters", "200"]
+    found, printed = figures("throughput", [*asked, "--n", "200"], tmp_path)
+    rows = {row["figure"]: row for row in found}
     assert expected <= set(rows)
-    assert all(f"| {figure} |" in done.stdout for figure in rows)
+    assert all(f"| {figure} |" in printed for figure in rows)
     if backend == "sqlite":
         one, bare = rows["W1 one by one"], rows["W1 bare, 1 a commit"]
         assert one["ratio"] == pytest.approx(one["value"] / bare["value"])
         assert rows["W6 lost"]["value"] == 0
+
+
+@pytest.mark.parametrize("backend", ["redis", pytest.param("sqlite", marks=pytest.mark.full)])
+def test_a_share_of_each_limit_is_told(backend: str, tmp_path: Path) -> None:
+    """By a bare hiredis loop of the same commands; by redis-benchmark, too, where that is installed."""
+    rows, printed = figures("limits", ["--backend", backend, "--n", "100"], tmp_path)
+    assert {row["work"] for row in rows} == {"W1 one by one", "W1 64 coroutines", "W1 bulk", "W2 drain"}
+    for row in rows:
+        assert row["share"] == pytest.approx(row["tasks/s"] / row["limit, tasks/s"])
+        assert f"| {row['work']} |" in printed
+    if backend == "redis":
+        assert all(row["bytes a task"] > 200 for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from deadletter import DeadLetterQueue, Query
 from ..redis_servers import Server, debian_program
 
 pytestmark = pytest.mark.anyio
+log = logging.getLogger(__name__)
 
 SLOW_US = 5_000
 UNBOUNDED = {"keys", "smembers", "hgetall", "scan", "hscan", "sscan", "zscan", "hkeys", "hvals", "sort"}
@@ -154,9 +156,8 @@ async def purge(dlq: DeadLetterQueue, client: redis.Redis, n: int) -> None:
     assert (await dlq.purge(everything=True)).changed == n
     steps = int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
     own_us, wall_us, held = (cpu_us(client) - before) / steps, mean_us(client), len(slow(client))
-    print(
-        f"purge of {n:,}: {steps:,} steps, {own_us:.0f} µs of CPU and {wall_us:.0f} µs each, {held} over {SLOW_US} µs"
-    )
+    told = "purge of %d: %d steps, %.0f µs of CPU and %.0f µs each, %d over 5 ms"
+    log.info(told, n, steps, own_us, wall_us, held)
     assert own_us < SLOW_US
     if wall_us < own_us:  # nobody took the processor away: the trip is counted in the one and not in the other
         assert held <= steps // CHANCE

@@ -78,7 +78,7 @@ async def letters(dlq: DeadLetterQueue, dice: random.Random) -> None:
     assert set(await dlq.backend.apply("q", made)) == {"done"}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.full) for n in range(1, 20))])
 async def test_they_are_those_of_a_scan(dlq: DeadLetterQueue, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     await letters(dlq, random.Random(seed))
     asked = [(query, by) for query in QUERIES for by in ("fingerprint", "type", "reason", "error_type", "release")]
