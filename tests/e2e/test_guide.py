@@ -16,12 +16,17 @@ import redis
 import deadletter
 from deadletter import DeadLetterQueue, PermanentError, Reason, State, Task
 
+from ..otlp_receiver import received
 from ..redis_servers import valkey
 
 pytestmark = pytest.mark.anyio
 
 GUIDE = Path(__file__).parent / "guide"
-IMPORTS = {"from dead_letter_queue import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task"}
+IMPORTS = {
+    "from dead_letter_queue import DeadLetterQueue, Task": "from deadletter import DeadLetterQueue, Task",
+    "from circuit_breakers import breaker_service": "from deadletter.adapters.breakers import breaker_service",
+    "from distributed_tracing import DistributedTracing": "from deadletter.adapters.tracing import DistributedTracing",
+}
 BY_URL = {
     "import redis\n": "\n",
     "redis_client = redis.Redis(decode_responses=True)": "redis_client = URL",
@@ -118,6 +123,24 @@ async def test_idempotency_keys(url):
     first, second = [(await run("idempotency_keys", **names))["task"] for _ in range(2)]
     async with DeadLetterQueue(url) as dlq:
         assert await dlq.enqueue(first) == await dlq.enqueue(second)
+
+
+async def test_tracing(url, monkeypatch):
+    """The spans go to where Jaeger listens; here, to a receiver of our own."""
+    with received() as (endpoint, spans):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        left = await run("tracing", DeadLetterQueue=DeadLetterQueue, redis_client=url)
+        dlq = left["dlq"]
+        task_id = await dlq.enqueue(Task(type="welcome"))
+        await dlq.process_task(task_id, lambda _: None)
+        await dlq.aclose()
+        left["tracing"].shutdown()
+    by_name = {span["name"]: span for span in spans}
+    assert {"enqueue default", "process_task default", "process default"} <= set(by_name)
+    sent, attempt = by_name["enqueue default"], by_name["process default"]
+    assert (sent["kind"], attempt["kind"]) == ("PRODUCER", "CONSUMER")
+    assert attempt["links"] == [sent["span"]]
+    assert sent["service"] == attempt["service"] == "task-processor 1.0.0"
 
 
 async def test_failure_types(url, caplog):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import orjson
 
+from ..adapters.logs import TaskContext
 from .output import harmless
 
 LogForm = Literal["plain", "json"]
@@ -48,5 +49,6 @@ def log_to_stderr(form: LogForm | None) -> None:
     """Show INFO and above of every logger on stderr; by default plain on a terminal, else JSON."""
     chosen = form or ("plain" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(TaskContext())
     handler.setFormatter(_Plain() if chosen == "plain" else _Json())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

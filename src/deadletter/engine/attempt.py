@@ -148,22 +148,17 @@ async def call(attempt: Attempt, *, scoped: bool) -> Outcome:
     watchers = attempt.queue.watchers
     if not watchers:
         return await _in_context(attempt, scoped=scoped)
-    watched = WatchedAttempt(
-        watchers,
-        attempt.task,
-        queue=attempt.queue.name,
-        number=attempt.number,
-        start=_start(attempt),
-        told=teller(attempt.queue, attempt.task, attempt.row.redact),
-    )
-    with watched:
+    start = _start(attempt, teller(attempt.queue, attempt.task, attempt.row.redact))
+    with WatchedAttempt(
+        watchers, attempt.task, queue=attempt.queue.name, number=attempt.number, start=start
+    ) as watched:
         outcome = await _in_context(attempt, scoped=scoped)
         watched.ended(outcome)
         attempt.traceparent = watched.traceparent
     return outcome
 
 
-def _start(attempt: Attempt) -> AttemptStart:
+def _start(attempt: Attempt, told: Teller) -> AttemptStart:
     row = attempt.row
     now_ms = attempt.now_ms + (attempt.queue.clock.monotonic() - attempt.sent) * 1000
     first = not (row.attempts or row.lease_losses or row.postpones)
@@ -171,6 +166,7 @@ def _start(attempt: Attempt) -> AttemptStart:
         late=max(0.0, now_ms - row.due_ms) / 1000,
         waited=max(0.0, now_ms - row.since_ms) / 1000 if first else None,
         earlier=row.history[-1].traceparent if row.history else None,
+        told=told,
     )
 
 

@@ -11,7 +11,6 @@ from typing import Self
 from ..interfaces.instrumentation import AttemptSpan, AttemptStart, Instrumentation
 from ..model.outcome import Outcome
 from ..model.task import Task
-from .telling import Teller
 
 log = logging.getLogger("deadletter.watching")
 
@@ -42,10 +41,9 @@ class WatchedAttempt:
         queue: str,
         number: int,
         start: AttemptStart,
-        told: Teller,
     ) -> None:
         self._watchers = watchers
-        self._task, self._queue, self._number, self._start, self._told = task, queue, number, start, told
+        self._task, self._queue, self._number, self._start = task, queue, number, start
         self._open: list[tuple[Instrumentation, AbstractContextManager[AttemptSpan], AttemptSpan]] = []
         self.traceparent: str | None = None
 
@@ -77,5 +75,5 @@ class WatchedAttempt:
                 self._complain(each, problem)
 
     def _complain(self, instrumentation: Instrumentation, error: Exception) -> None:
-        told = self._told(error)  # its context may be the attempt's own error
+        told = self._start.told(error)  # its context may be the attempt's own error
         log.error("%r failed while it watched an attempt of %s\n%s", instrumentation, self._task.id, told)

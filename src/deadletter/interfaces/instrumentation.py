@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import attrs
@@ -20,11 +20,13 @@ class AttemptStart:
         late: seconds since its task was due.
         waited: seconds since its task was stored or sent back; None but for the first attempt after that.
         earlier: the traceparent of the failed attempt before it, where one is known.
+        told: renders an error as its traceback, without the values that the task hides.
     """
 
     late: float
     waited: float | None = None
     earlier: str | None = None
+    told: Callable[[BaseException], str] = attrs.field(default=repr, repr=False)
 
 
 class Instrumentation(abc.ABC):
