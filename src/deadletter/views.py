@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 
 from .engine.queue import DeadLetterQueue
+from .model.event import Event
+from .model.operation import Operation
 from .model.query import Query
 from .model.record import BulkResult, Failure, FailureGroup, Pause, Stats, TaskRecord
 from .rules.masking import may_touch_mask
@@ -148,6 +150,17 @@ def pause_item(pause: Pause) -> dict[str, Any]:
 def bulk_item(result: BulkResult) -> dict[str, Any]:
     """What a bulk call did, as JSON."""
     return {**attrs.asdict(result), "cutoff": timestamp(result.cutoff)}
+
+
+def operation_item(operation: Operation) -> dict[str, Any]:
+    """An operation as JSON."""
+    times = {name: timestamp(getattr(operation, name)) for name in ("cutoff", "created_at", "ended_at")}
+    return {**attrs.asdict(operation), "state": str(operation.state), **times}
+
+
+def event_item(event: Event) -> dict[str, Any]:
+    """An event as JSON."""
+    return {**attrs.asdict(event), "kind": str(event.kind), "at": timestamp(event.at)}
 
 
 def timestamp(at: datetime | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Plan:
-    """What a bulk call was asked for."""
+    """What a bulk call was asked for.
+
+    ``begin`` is awaited with the size of each step right before it; what it raises ends the call.
+    """
 
     query: Query
     limit: int | None
@@ -33,6 +36,7 @@ class Plan:
     everything: bool
     cutoff: datetime | None
     progress: Callable[[BulkResult], object] | None
+    begin: Callable[[int], Awaitable[object]] | None = None
 
     def check(self) -> None:
         """Refuse what cannot be meant."""
@@ -77,6 +81,8 @@ async def _run(queue: DeadLetterQueue, plan: Plan, change: Callable[[Row], Chang
             for batch in bucket.batches(rows[:left]):
                 if not plan.dry_run:
                     await bucket.draw(len(batch))
+                    if plan.begin is not None:
+                        await plan.begin(len(batch))
                 result = await _step(queue, batch, change, result, dry_run=plan.dry_run)
                 if plan.progress is not None:
                     plan.progress(result)

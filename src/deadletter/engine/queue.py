@@ -400,13 +400,13 @@ class DeadLetterQueue:
         await self.open()
         return await pauses.paused(self)
 
-    def subscribe(self, *kinds: str) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """What happens to this queue's tasks from now on, in every process.
+    def subscribe(self, *kinds: str, after: int | None = None) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """What happens to this queue's tasks from now on (or from ``after``, an event's seq), in every process.
 
         ``async with dlq.subscribe("dead") as events``. Lossy; what was missed is told as an event of kind ``gap``.
         Without kinds: all.
         """
-        return subscription.subscribe(self, kinds)
+        return subscription.subscribe(self, kinds, after)
 
     def processor(
         self,

@@ -26,7 +26,9 @@ _Told: TypeAlias = "tuple[Event | None, Exception | None]"
 
 
 @asynccontextmanager
-async def subscribe(queue: DeadLetterQueue, kinds: Sequence[str]) -> AsyncIterator[AsyncIterator[Event]]:
+async def subscribe(
+    queue: DeadLetterQueue, kinds: Sequence[str], after: int | None = None
+) -> AsyncIterator[AsyncIterator[Event]]:
     """See DeadLetterQueue.subscribe."""
     try:
         wanted = {EventKind(kind) for kind in kinds} or set(EventKind)
@@ -34,7 +36,7 @@ async def subscribe(queue: DeadLetterQueue, kinds: Sequence[str]) -> AsyncIterat
         raise InvalidQuery(f"kinds: {list(kinds)!r} are not among {', '.join(EventKind)}") from None
     await queue.open()
     if not wanted & _OF_PAUSES:
-        async with _listen(queue, queue.name, wanted) as events:
+        async with _listen(queue, queue.name, wanted, after) as events:
             yield events
         return
     async with _listen(queue, reserved("pauses", queue.name), wanted) as of_pauses:
@@ -43,13 +45,15 @@ async def subscribe(queue: DeadLetterQueue, kinds: Sequence[str]) -> AsyncIterat
             async with aclosing(pauses):
                 yield pauses
             return
-        async with _listen(queue, queue.name, wanted) as of_tasks, _merged(of_tasks, pauses) as events:
+        async with _listen(queue, queue.name, wanted, after) as of_tasks, _merged(of_tasks, pauses) as events:
             yield events
 
 
 @asynccontextmanager
-async def _listen(queue: DeadLetterQueue, name: str, wanted: set[EventKind]) -> AsyncIterator[AsyncIterator[Event]]:
-    async with queue.backend.listen(name) as signals, aclosing(_events(signals, wanted)) as events:
+async def _listen(
+    queue: DeadLetterQueue, name: str, wanted: set[EventKind], after: int | None = None
+) -> AsyncIterator[AsyncIterator[Event]]:
+    async with queue.backend.listen(name, after) as signals, aclosing(_events(signals, wanted)) as events:
         yield events
 
 

@@ -134,14 +134,14 @@ class SyncQueue:
             yield from step
 
     @contextmanager
-    def subscribe(self, *kinds: str) -> Iterator[Iterator[Event]]:
+    def subscribe(self, *kinds: str, after: int | None = None) -> Iterator[Iterator[Event]]:
         """What happens to this queue's tasks from now on: ``with dlq.sync.subscribe("dead") as events``.
 
         The iterator blocks until the next event.
         """
         process = os.getpid()
         with ExitStack() as stack:
-            subscription = _crossing.portal().wrap_async_context_manager(self._queue.subscribe(*kinds))
+            subscription = _crossing.portal().wrap_async_context_manager(self._queue.subscribe(*kinds, after=after))
             try:
                 yield _each(stack.enter_context(subscription))
             finally:

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.queue import DeadLetterQueue
-from . import changing, probes, reading
+from . import changing, events, operating, probes, reading
 from .access import Access, Authorize, Tokens, TokensLike
 from .door import Door, Hosts
 from .problems import Problem
@@ -21,7 +21,13 @@ from .site import Endpoint, Site
 
 def endpoints() -> list[Endpoint]:
     """Every endpoint, in the order in which paths are matched."""
-    return [*reading.ENDPOINTS, *changing.ENDPOINTS, *probes.ENDPOINTS]
+    return [
+        *reading.ENDPOINTS,
+        *changing.ENDPOINTS,
+        *operating.ENDPOINTS,
+        *events.ENDPOINTS,
+        *probes.ENDPOINTS,
+    ]
 
 
 def create_app(
@@ -51,7 +57,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        site.operations.start()  # those that an earlier process left
+        try:
+            yield
+        finally:
+            await site.operations.stop()
 
     app = Starlette(
         routes=routes(site, endpoints()),

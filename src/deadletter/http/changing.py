@@ -9,6 +9,7 @@ from starlette.responses import Response
 from ..model.errors import NotDead
 from ..model.query import Query
 from ..views import bulk_item, timestamp
+from . import operating
 from .access import Level
 from .answers import json_answer
 from .fields import QUERY, taking
@@ -36,6 +37,8 @@ async def retry(call: Call) -> Response:
 async def retry_all(call: Call) -> Response:
     """All letters that match go back to pending."""
     query = bulk_query(call)
+    if operating.wants_one(call):
+        return await operating.accepted(call, "retry-all", **_how(call))
     result = await call.site.seen.retry_all(query, **_how(call))
     return json_answer(bulk_item(result))
 
@@ -43,6 +46,8 @@ async def retry_all(call: Call) -> Response:
 async def purge(call: Call) -> Response:
     """All letters that match are deleted."""
     query = bulk_query(call)
+    if operating.wants_one(call):
+        return await operating.accepted(call, "purge", **_how(call), why=call.values.get("why"))
     result = await call.site.seen.purge(query, **_how(call), why=call.values.get("why"))
     cutoff = timestamp(result.cutoff) or ""
     return json_answer({"matched": result.matched, "changed": result.changed}, headers={CUTOFF: cutoff})

@@ -74,10 +74,11 @@ class Resource:
 
 def _unless_known(request: Request, response: Response) -> Response:
     """With a weak ETag; 304 where the client has it already."""
-    if response.status_code != 200 or not isinstance(response.body, bytes) or "cache-control" in response.headers:
+    body = getattr(response, "body", None)  # a stream has none
+    if response.status_code != 200 or not isinstance(body, bytes) or "cache-control" in response.headers:
         return response
     response.headers["Cache-Control"] = "private, no-cache"
-    tag = f'W/"{hashlib.blake2b(response.body, digest_size=12).hexdigest()}"'
+    tag = f'W/"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     response.headers["ETag"] = tag
     known = request.headers.get("if-none-match", "")[:2000]
     if known.strip() == "*" or tag in (one.strip() for one in known.split(",")):

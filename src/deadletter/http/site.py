@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import attrs
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..engine import standing
 from ..engine.queue import DeadLetterQueue
 from ..model.query import Query
 from ..model.record import TaskRecord
 from ..views import Viewer, item
 from .access import Access, Grant, Level
 from .asking import query_of
+from .background import Background
 from .fields import Field
 from .problems import Problem
 
@@ -28,18 +31,21 @@ class Site:
         seen: for reading and bulk calls: redacted, and conditions match only what is shown.
         viewer: what is hidden.
         access: who may do what.
+        operations: carries operations out, from when one is ordered or found until none is left.
     """
 
     queue: DeadLetterQueue
     seen: DeadLetterQueue
     viewer: Viewer
     access: Access
+    operations: Background
 
     @classmethod
     def of(cls, queue: DeadLetterQueue, access: Access) -> Site:
         """The site of a queue."""
         viewer = Viewer(queue.options.hidden_paths)
-        return cls(queue, viewer.queue(queue), viewer, access)
+        seen = viewer.queue(queue)
+        return cls(queue, seen, viewer, access, Background(partial(standing.work, queue, seen)))
 
     @property
     def most_bytes(self) -> int:

@@ -344,6 +344,26 @@ def lift(row: Row, op: str, why: str) -> Change:
     )
 
 
+def go_on(row: Row, op: str, body: bytes, lease_ms: int) -> Change:
+    """An operation is about to do a step: what it has done so far, and its lease renewed."""
+    return Change(id=row.id, op=op, was=RUNNING, token=row.token, to=RUNNING, lease_ms=lease_ms, body=body)
+
+
+def put_back(row: Row, op: str, body: bytes) -> Change:
+    """Its process lets an operation go, with what it has done so far: another may go on at once."""
+    return Change(id=row.id, op=op, was=RUNNING, token=row.token, to=PENDING, body=body)
+
+
+def call_off(row: Row, op: str, body: bytes, keep_ms: int) -> Change:
+    """An operation does no further step: whoever has it meets this fence."""
+    return Change(id=row.id, op=op, was=row.state, token=row.token, to=SUCCEEDED, keep_ms=keep_ms, body=body)
+
+
+def amend(row: Row, op: str, body: bytes, keep_ms: int) -> Change:
+    """An operation that was called off in the middle of a step did this much."""
+    return Change(id=row.id, op=op, was=SUCCEEDED, to=SUCCEEDED, keep_ms=keep_ms, body=body)
+
+
 def shelve(row: Row, op: str) -> Change:
     """Its worker lets go while a thread of it still runs: the lease stays for now, and its lapse is no loss."""
     return Change(id=row.id, op=op, was=RUNNING, token=row.token, to=RUNNING, started=False)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import httpx2
 
 SECRET = "hunter2-and-more"
@@ -15,3 +18,58 @@ def client_of(app: Any, *, token: str | None = None, peer: str = "127.0.0.1", **
     headers |= options.pop("headers", {})
     transport = httpx2.ASGITransport(app, client=(peer, 40_000), raise_app_exceptions=False, **options)
     return httpx2.AsyncClient(transport=transport, base_url="http://localhost:5002", headers=headers)
+
+
+class Stream:
+    """An answer that never ends, as its client reads it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.text = ""
+        self.closed = anyio.Event()
+
+    async def until(self, piece: str) -> str:
+        """Wait until the text holds a piece; answers the text so far."""
+        with anyio.fail_after(10):
+            while piece not in self.text:
+                await anyio.sleep(0.002)
+        return self.text
+
+
+@asynccontextmanager
+async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
+    """GET a path whose answer is a stream, and hang up at the end."""
+    stream = Stream()
+    named = {"host": "localhost:5002", **(headers or {})}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path.partition("?")[0],
+        "raw_path": path.partition("?")[0].encode(),
+        "query_string": path.partition("?")[2].encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in named.items()],
+        "client": ("127.0.0.1", 40_000),
+        "server": ("127.0.0.1", 5002),
+    }
+
+    async def receive() -> dict[str, Any]:
+        await stream.closed.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            stream.status = message["status"]
+            stream.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            stream.text += message.get("body", b"").decode()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(app, scope, receive, send)
+            yield stream
+            stream.closed.set()
