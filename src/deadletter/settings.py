@@ -25,6 +25,8 @@ from .rules.redaction import check_paths, redactor
 
 DEFAULT_URL = "sqlite:///deadletter.db"
 
+_MOST_TOKENS = 1_000_000  # bytes of a file of tokens
+
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
 
 
@@ -40,6 +42,28 @@ def queue_options(environ: Mapping[str, str]) -> dict[str, Any]:
         if text:
             options[option] = _read(variable, parse, text)
     return options
+
+
+def api_tokens(environ: Mapping[str, str]) -> tuple[str, str | None]:
+    """The tokens of the HTTP API as text, and the variable that they are from; None where there are none.
+
+    DEADLETTER_API_TOKENS holds them, or the file that DEADLETTER_API_TOKENS_FILE names, there also one a line.
+
+    Raises:
+        InvalidSetting: names the variable; no token is shown.
+    """
+    text, path = environ.get("DEADLETTER_API_TOKENS") or None, environ.get("DEADLETTER_API_TOKENS_FILE")
+    if not path:
+        return "DEADLETTER_API_TOKENS", text
+    if text is not None:
+        raise InvalidSetting("DEADLETTER_API_TOKENS_FILE", "DEADLETTER_API_TOKENS is set, too; set one of them")
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is one more import for every from_env
+            lines = file.read(_MOST_TOKENS).split()
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidSetting("DEADLETTER_API_TOKENS_FILE", f"cannot read {path}: {said}") from None
+    return "DEADLETTER_API_TOKENS_FILE", ",".join(lines)
 
 
 def load_app(target: str, *, setting: str = "DEADLETTER_APP") -> DeadLetterQueue:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deadletter import DeadLetterQueue, InvalidSetting
-from deadletter.settings import known_queues, load_app, queue_options
+from deadletter.settings import api_tokens, known_queues, load_app, queue_options
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -137,3 +137,12 @@ def test_a_module_that_ends_itself_is_no_app(tmp_path: Path, monkeypatch: pytest
         InvalidSetting, match=r"importing 'ends_itself' failed: SystemExit: 3 \(.*ends_itself.py, line 2\)"
     ):
         load_app("ends_itself:dlq")
+
+
+def test_tokens_come_from_the_environment_or_from_a_file(tmp_path: Path) -> None:
+    assert api_tokens({"DEADLETTER_API_TOKENS": ""}) == ("DEADLETTER_API_TOKENS", None)
+    assert api_tokens({"DEADLETTER_API_TOKENS": "read:a"}) == ("DEADLETTER_API_TOKENS", "read:a")
+    file = tmp_path / "tokens"
+    file.write_text("read:a\nadmin:b,write:c\n")
+    said = api_tokens({"DEADLETTER_API_TOKENS_FILE": str(file)})
+    assert said == ("DEADLETTER_API_TOKENS_FILE", "read:a,admin:b,write:c")

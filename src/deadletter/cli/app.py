@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from ..__about__ import __version__
-from . import changing, completion, demo, health, pausing, reading, simulation, transfer, working
+from . import changing, completion, demo, health, pausing, reading, serving, simulation, transfer, working
 from .output import styled
 
 _HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
@@ -18,7 +18,7 @@ Exit codes: 0 done, 1 unhealthy or partly failed, 2 bad use or unreachable."""
 
 _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "Try it": {"demo": demo.demo, "simulate": simulation.simulate},
-    "Run": {"worker": working.worker, "check": health.check, "doctor": health.doctor},
+    "Run": {"worker": working.worker, "serve": serving.serve, "check": health.check, "doctor": health.doctor},
     "Look": {
         "ls": reading.ls,
         "show": reading.show,
