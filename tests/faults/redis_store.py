@@ -163,6 +163,11 @@ def _short(found: dict[str, float], expected: dict[str, float]) -> dict[str, Any
     return {id_: (found.get(id_), expected.get(id_)) for id_ in differ[:5]}
 
 
+def snapshot_of(client: Any, queue_prefix: str) -> Snapshot:
+    """Every key of a queue's shard, read in one step."""
+    return Snapshot(client.execute_command("EVAL", _SNAPSHOT, 0, queue_prefix))
+
+
 class RedisStore(Store):
     """One database of a server of our own."""
 

@@ -8,22 +8,26 @@ from typing import Any
 
 import anyio
 import attrs
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deadletter.backends.memory import MemoryBackend
 from deadletter.backends.redis import RedisBackend
+from deadletter.backends.redis.keys import prefix
 from deadletter.interfaces import Backend
 from deadletter.model.record import Reason
 from deadletter.model.row import BATCH, DEAD, PENDING, RUNNING, SUCCEEDED, Change, Claim, FailureRow, NewRow, Row, Scan
 from deadletter.rules import changes
 from deadletter.testing import VirtualClock
 
+from ....faults.redis_store import snapshot_of
 from ....redis_servers import valkey
 
 IDS = [f"id{n:02}" for n in range(12)]
 TYPES = ["a", "b"]
 STEPS = 60
+LONG = b"l" * 600  # which Redis keeps beside the record
 
 
 class Pair:
@@ -72,7 +76,7 @@ class Pair:
             priority=one(0, 1, 2),
             key=one(None, None, "k1", "k2"),
             digest=one("x", "x", "x", "y"),
-            body=one(b"one", b"two"),
+            body=one(b"one", b"two", LONG),
             state=state,
             due_ms=one(0, 0, 500),
             due_at_ms=one(None, None, 300_000_000_000_000),
@@ -132,7 +136,7 @@ class Pair:
             return one(changes.cancel(row, op, 1000), changes.expire(row, op), changes.erase(row, op, 1000))
         if row.state == DEAD:
             note = one(None, None, self.failure())
-            body, type_ = one(None, b"new"), one(None, "b")
+            body, type_ = one(None, b"new", LONG), one(None, "b")
             replay = changes.replay(row, op, reset=one(True, False), body=body, type=type_, note=note, why="fixed")
             return one(replay, replay, changes.purge(row, op, 1000, "old"), changes.erase(row, op, 500))
         if row.state != RUNNING:
@@ -210,10 +214,17 @@ def agree(seed: int) -> None:
                 await pair.look()
                 pair.clock.advance(pair.one(0, 0.001, 0.1, 0.6))
             await events_agree(pair)
+            assert leftovers(pair.stores[1]) == []
         finally:
             await pair.stores[1].aclose()
 
     anyio.run(run)
+
+
+def leftovers(store: Backend) -> list[str]:
+    """What indexes, counts, bodies and texts say that the records do not, or the other way round."""
+    with redis.Redis.from_url(store.url) as client:
+        return list(snapshot_of(client, prefix("q")).differences())
 
 
 @given(seed=st.integers(0, 1 << 32))

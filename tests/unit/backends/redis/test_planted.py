@@ -28,6 +28,10 @@ PLANTED = {  # file, the line, what becomes of it
     "a repeat that finds no room": ("insert", "ids[found.id] = false", "local _ = nil"),
     "a conflict that stores": ("insert", "if not same then", "if false then"),
     "a cursor one too far": ("scan", "low = middle + 1", "low = middle + 2"),
+    "a success under another's token": ("success", "held ~= token", "false"),
+    "a success that leaves nothing": ("success", "place('live', id, false)", "local _ = nil"),
+    "a success whose body stays beside it": ("success", "bodies[id] = false", "local _ = nil"),
+    "a cause that is never left": ("journal", "(causes[cause] or 0) + n", "(causes[cause] or 0) + 1"),
     "a lease that lapses late": ("sweep", "num(row[field]) <= now", "num(row[field]) < now - 50"),
 }
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Apply changes in order, each on its own: the machine of rules/machine.py, stated once more.
--- include: prelude rows journal
+-- include: prelude rows journal success
 -- ARGV     now, kinds, changes, traces (how many of each), then each kind (25 values), each change (9), each trace (2)
 -- answer   ok, now, a verdict for each: done | repeated | stale | missing
 local KIND, CHANGE = 25, 9
@@ -24,6 +24,10 @@ for n = 1, kinds_n do
   for counter in string.gmatch(kind[COUNTS], '[^\n]+') do
     kind.counters[#kind.counters + 1] = counter
   end
+  kind.succeeds = is_success(kind[WAS], kind[TO], kind[ATTEMPTS], {
+    kind[LAPSED], kind[DUE], kind[LOSSES], kind[POSTPONES], kind[RESET], kind[REVIVE], kind[STARTED], kind[TYPE],
+    kind[REASON], kind[BODY], kind[FREE], kind[EVENT],
+  })
   kinds[ms(n)] = kind
 end
 local trace_of = {}
@@ -163,7 +167,7 @@ for n = 1, changes do
   end
 end
 for n, record in ipairs(redis.call('MGET', unpack(keys_of('t:', asked)))) do
-  seen[asked[n]] = record and parse(record)
+  seen[asked[n]] = record -- taken apart once it is needed
 end
 
 -- Only its lease, if anything: it stays where it is, but for that.
@@ -175,8 +179,18 @@ local answer, changed = {'ok', now_text}, {}
 for n = 1, changes do
   local at = changes_at + (n - 1) * CHANGE
   local id, op, kind = ARGV[at + 1], ARGV[at + 2], kinds[ARGV[at + 3]]
-  local row = seen[id]
-  local verdict = fence(row, op, kind, ARGV[at + 4], ARGV[at + 5])
+  local row, token, generation, verdict = seen[id], ARGV[at + 4], ARGV[at + 5], nil
+  if type(row) == 'string' then
+    local after = kind.succeeds and generation == '' and ARGV[at + 8] == '' and succeed(id, row, token, op, kind.keep_until)
+    if after then
+      seen[id], changed[id], verdict = after, true, 'done'
+      kind.done = kind.done + 1
+    else
+      row = parse(row)
+      seen[id] = row
+    end
+  end
+  verdict = verdict or fence(row, op, kind, token, generation)
   if not verdict then
     local lived, same_place = live(row), stays(row, kind)
     if not same_place then
@@ -212,6 +226,7 @@ end
 for id in pairs(changed) do
   save(id, seen[id])
 end
+count_succeeded()
 for _, kind in pairs(kinds) do
   if kind.done > 0 then
     for _, counter in ipairs(kind.counters) do

@@ -166,7 +166,7 @@ end
 
 local function save(id, row)
   records[#records + 1] = prefix .. 't:' .. id
-  records[#records + 1] = text_of(row)
+  records[#records + 1] = type(row) == 'string' and row or text_of(row)
 end
 
 local function set_body(id, row, body) -- false: away
