@@ -17,14 +17,14 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from ..model.errors import BackendUnavailable
-from ..model.row import BATCH, Change, Verdict
+from ..model.errors import BackendUnavailable, DurabilityNotMet
+from ..model.row import BATCH, DEAD, Change, NewRow, Verdict
 from ..runtime.loops import Bell, Reply
 
 if TYPE_CHECKING:
     from ..interfaces import Clock
 
-In = TypeVar("In")
+In = TypeVar("In", bound=NewRow | Change)
 Out = TypeVar("Out")
 
 log = logging.getLogger("deadletter.settler")
@@ -141,6 +141,8 @@ class Coalescer(Generic[In, Out]):
     async def _send(self, items: list[In]) -> list[Out | BaseException]:
         try:
             answers = await self._flush(items)
+        except DurabilityNotMet:
+            return await self._short(items)
         except Exception as error:  # each caller is told
             if len(items) == 1 or isinstance(error, BackendUnavailable):
                 return [error for _ in items]
@@ -151,6 +153,15 @@ class Coalescer(Generic[In, Out]):
         for item in items:
             one_by_one += await self._send([item])
         return one_by_one
+
+    async def _short(self, items: list[In]) -> list[Out | BaseException]:
+        """Too few replicas have it: told to each whom that concerns. What else was done asks no replica when repeated."""
+        concerned = [isinstance(item, NewRow) or item.to == DEAD for item in items]
+        others = [item for item, waits in zip(items, concerned, strict=True) if not waits]
+        answers = iter(await self._send(others) if others else [])
+        return [
+            DurabilityNotMet(item.id) if waits else next(answers) for item, waits in zip(items, concerned, strict=True)
+        ]
 
 
 async def persist(
@@ -224,6 +235,9 @@ class Settler:
             )
         except BackendUnavailable:
             log.error("%d outcomes could not be stored; their tasks run again when their leases lapse", len(batch))  # noqa: TRY400
+            verdicts = [None] * len(batch)
+        except DurabilityNotMet as error:  # else they would run again if they were not stored, which they are
+            log.warning("outcomes are stored, and too few replicas have them yet: %s", error)
             verdicts = [None] * len(batch)
         except Exception:
             if len(batch) > 1:  # one bad change fails no stranger

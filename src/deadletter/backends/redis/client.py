@@ -60,8 +60,10 @@ class Connections:
         """For messages."""
         return self.endpoint.url
 
-    async def script(self, script: Script, key: str, args: Sequence[Any], then: Sequence[Any] = ()) -> list[Any]:
-        """Run a script on the slot of ``key``; its answer, and after it that of the command ``then`` in the same trip.
+    async def script(
+        self, script: Script, key: str, args: Sequence[Any], then: Sequence[Sequence[Any]] = ()
+    ) -> list[Any]:
+        """Run a script on the slot of ``key``; its answer, and after it those of the commands ``then`` in the same trip.
 
         Raises:
             BackendUnavailable: it cannot be reached, or its slot is moving; repeating is safe.
@@ -70,10 +72,9 @@ class Connections:
         if self.plain:
             script = script.plain
         call = ["EVALSHA", script.sha, 1, key, *args]
-        more = [then] if then else []
-        answers = await self._sent([call, *more])
+        answers = await self._sent([call, *then])
         if isinstance(answers[0], exceptions.NoScriptError):
-            answers = await self._sent([["EVAL", script.text, *call[2:]], *more])
+            answers = await self._sent([["EVAL", script.text, *call[2:]], *then])
         for answer in answers:
             if isinstance(answer, Exception):
                 raise self._refusal(answer)
@@ -105,6 +106,11 @@ class Connections:
 
     def away(self, error: BaseException | str) -> BackendUnavailable:
         """The error that says so."""
+        if isinstance(error, exceptions.ReadOnlyError):
+            return BackendUnavailable(
+                f"{self.url} is a replica, which takes no writes; give the address of its primary (redis+sentinel:// and"
+                " redis+cluster:// find it by themselves)"
+            )
         return BackendUnavailable(f"{self.url} cannot be reached: {error}")
 
     def _refusal(self, error: Exception) -> BackendError:

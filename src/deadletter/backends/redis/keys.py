@@ -3,7 +3,8 @@ r"""Where a queue lies in Redis: every key of a shard begins with ``dl:{<queue>:
 After the prefix:
 
 ===================== ====== ===================================================================
-``meta``              HASH   format, seq of the last event, shards (shard 0); always ``KEYS[1]`` of a script
+``meta``              HASH   format, seq of the last event, shards (shard 0), waited (written before each wait for
+                             replicas); always ``KEYS[1]`` of a script
 ``t:<id>``            STRING a record: a row's small fields, in order, ``\x1f`` between them; empty is None, 0 or false;
                              then ``\x1e\x1e`` and the encoded task, where that has at most 512 bytes
 ``p:<id>``            STRING a longer encoded task; both are opaque to Lua

@@ -59,7 +59,7 @@ class Shard:
             return []
         answer = await self._run("insert", insert_args(rows), then=self._wait())
         if self.durability is not None:
-            self._hold(answer.pop(), rows[0].id)
+            self._hold(answer, rows[0].id)
         if len(self.redacts) < _LISTS:
             self.redacts.update({list_name(text): text for text in {new.redact for new in rows} if text})
         now_ms = int(answer[1])
@@ -88,9 +88,9 @@ class Shard:
 
     async def _apply(self, changes: Sequence[Change]) -> list[Verdict]:
         died = next((change.id for change in changes if change.to == DEAD), None) if self.durability else None
-        answer = await self._run("apply", change_args(changes), then=self._wait() if died else ())
+        answer = await self._run("apply", change_args(changes), then=self._wait() if died is not None else ())
         if died is not None:
-            self._hold(answer.pop(), died)
+            self._hold(answer, died)
         return [_VERDICTS[word] for word in answer[2:]]
 
     async def sweep(self, limit: int) -> list[Row]:
@@ -182,17 +182,22 @@ class Shard:
             if int(cursor) == 0:
                 return [part for pair in found.items() for part in pair]
 
-    async def _run(self, name: str, args: Sequence[Any], then: Sequence[Any] = ()) -> list[Any]:
+    async def _run(self, name: str, args: Sequence[Any], then: Sequence[Sequence[Any]] = ()) -> list[Any]:
         now = "" if self.clock is None else self.clock.now_ms()
         return await self.connections.script(load_script(name), f"{self.prefix}meta", [now, *args], then)
 
-    def _wait(self) -> Sequence[Any]:
+    def _wait(self) -> Sequence[Sequence[Any]]:
         if self.durability is None:
             return ()
         how, _, replicas = self.durability.partition(":")
-        return ("WAIT", replicas, _WAIT_MS) if how == "wait" else ("WAITAOF", 0, replicas, _WAIT_MS)
+        # Since 7.2 it waits for the last *write* of its connection alone, and a step that is repeated writes nothing:
+        # replicas that have not got what the first one wrote would count.
+        write = ("HSET", f"{self.prefix}meta", "waited", 1)
+        return (write, ("WAIT", replicas, _WAIT_MS) if how == "wait" else ("WAITAOF", 0, replicas, _WAIT_MS))
 
-    def _hold(self, told: Any, task_id: str) -> None:
+    def _hold(self, answer: list[Any], task_id: str) -> None:
+        told = answer.pop()
+        answer.pop()  # of the write
         reached = told[1] if isinstance(told, list) else told
         if int(reached) < int((self.durability or "wait:0").partition(":")[2]):
             raise DurabilityNotMet(task_id)
