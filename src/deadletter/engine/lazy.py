@@ -39,13 +39,14 @@ def _source(function: Callable[..., Any]) -> tuple[object, ...]:
 def queue_at(url: str | None) -> DeadLetterQueue:
     """This process's queue at a URL, or (None) the one that the environment names. It connects at its first use.
 
-    Raises InvalidSetting for a URL or a variable that cannot be used.
+    All but the URL is what the environment says, as for the command line's ``--url``. Raises InvalidSetting for a URL or
+    a variable that cannot be used.
     """
-    key = (url,) if url is not None else (None, os.environ.get("DEADLETTER_URL"), os.environ.get("DEADLETTER_QUEUE"))
+    key = (url or os.environ.get("DEADLETTER_URL"), os.environ.get("DEADLETTER_QUEUE"), url)
     with _lock:
         queue = _queues.get(key)
         if queue is None:
-            queue = DeadLetterQueue.from_url(url) if url is not None else DeadLetterQueue.from_env()
+            queue = DeadLetterQueue.from_env(**({} if url is None else {"backend": url}))
             _queues[key] = queue
     return queue
 

@@ -162,10 +162,11 @@ class DeadLetterQueue:
     def from_env(cls, **options: Any) -> DeadLetterQueue:
         """A queue as the environment says: DEADLETTER_URL (default ``sqlite:///deadletter.db``), DEADLETTER_QUEUE, ...
 
-        Raises InvalidSetting that names the variable.
+        What is given as an option is not asked of the environment. Raises InvalidSetting that names the variable.
         """
         settings = importlib.import_module("deadletter.settings")
-        return cls(**{**settings.queue_options(os.environ), **options})
+        said = {**os.environ, "DEADLETTER_URL": ""} if "backend" in options else os.environ
+        return cls(**{**settings.queue_options(said), **options})
 
     @property
     def name(self) -> str:

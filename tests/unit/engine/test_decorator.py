@@ -701,6 +701,28 @@ async def test_the_bare_form_asks_the_environment(monkeypatch: pytest.MonkeyPatc
     await dlq.aclose()
 
 
+@FORMS
+async def test_a_url_takes_all_else_from_the_environment(
+    form: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Above all its spool, without which a store that is away loses the capture."""
+    url = f"sqlite:///{tmp_path}/gone/queue.db"
+    for name, value in {"URL": "memory://unused", "QUEUE": "mail", "SPOOL": f"{tmp_path}/spool"}.items():
+        monkeypatch.setenv(f"DEADLETTER_{name}", value)
+    charge = decorated(url, form)
+    with pytest.raises(ValueError, match="no 1"):
+        await run(charge, Decimal(1))
+    dlq = lazy.queue_at(url)
+    assert dlq.name == "mail"
+    assert await dlq.spooler.waiting() == 1
+    (tmp_path / "gone").mkdir()
+    with anyio.fail_after(10):
+        while await dlq.spooler.waiting():
+            await anyio.sleep(0.01)
+    assert (await the_only(dlq)).task.type == "charge"
+    await dlq.aclose()
+
+
 async def test_a_bad_environment_is_told_by_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     @dead_lettered
     async def pay_nowhere(amount: int) -> None:
