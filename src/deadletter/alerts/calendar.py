@@ -108,8 +108,8 @@ class QuietHours:
 
     start: time = attrs.field(converter=_start)
     end: time = attrs.field(converter=_end)
-    timezone: ZoneInfo = attrs.field(default="UTC", converter=_zone)
-    days: frozenset[int] = attrs.field(default=range(7), converter=_days)
+    timezone: ZoneInfo = attrs.field(factory=lambda: _zone("UTC"), converter=_zone)
+    days: frozenset[int] = attrs.field(default=frozenset(range(7)), converter=_days)
 
     def __attrs_post_init__(self) -> None:
         if self.start == self.end:

@@ -57,6 +57,7 @@ class Cause:
         looked_ms: when somebody last looked whether any letter is left.
         resolved_ms: since when it is resolved.
         episodes: how often it came back.
+        error_type: of a sample, once somebody looked at one: for when no letter is left.
     """
 
     key: str
@@ -72,6 +73,7 @@ class Cause:
     looked_ms: int = 0
     resolved_ms: int | None = None
     episodes: int = 0
+    error_type: str | None = None
 
     @property
     def fresh(self) -> int:
@@ -169,6 +171,12 @@ class Book:
                 tellings += self._say(route, due, now_ms)
         self._forget(now_ms)
         return tellings
+
+    def name(self, cause: Cause, error_type: str | None) -> None:
+        """Note what a sample of a cause raised."""
+        known = self.causes.get((cause.route, cause.key))
+        if known is not None and error_type is not None and cause.key != OTHER:
+            known.error_type = error_type
 
     def dump(self) -> dict[str, Any]:
         """As JSON-like data."""

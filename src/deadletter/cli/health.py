@@ -10,12 +10,13 @@ from typing import Any
 import attrs
 
 from ..__about__ import __version__
+from ..engine.alerting import monitor_seen
 from ..model.errors import BackendUnavailable
 from ..model.query import glob_match
 from ..model.record import Stats
 from .exits import DONE, FAILED, BadUse
 from .flags import Flags, length
-from .output import harmless, pairs, say, span
+from .output import harmless, moment, pairs, say, span
 from .session import session, user_queues
 
 _SKEW = 1000  # ms between this machine's clock and the store's that are worth a word
@@ -32,7 +33,8 @@ async def check(
 
     Example: deadletter check --max-items 0 --max-age 1h
 
-    Paused types are told. They do not make it unhealthy, and their tasks are not overdue but held back.
+    Paused types are told. They do not make it unhealthy, and their tasks are not overdue but held back. A monitor that
+    ran lately and is gone makes it unhealthy: nobody is told of dead letters.
 
     Args:
         max_items: Unhealthy with more dead letters than this.
@@ -46,6 +48,9 @@ async def check(
         stats = await desk.queue.stats()
         overdue = _overdue(stats)
         problems = list(_problems(stats, overdue, max_items, oldest, max_overdue))
+        monitor = await monitor_seen(desk.queue)
+        if monitor is not None and monitor.absent:
+            problems.append(f"monitor_absent: monitor {monitor.name} was last seen at {moment(monitor.last_seen)}")
         document = {"healthy": not problems, "problems": problems, "dead": stats.by_state["dead"]}
         document |= {"oldest_dead": stats.oldest_dead, "overdue": sum(overdue.values()), "paused": stats.paused}
         told = [*(problems or ["healthy"]), *(f"paused: {glob} ({why})" for glob, why in stats.paused.items())]

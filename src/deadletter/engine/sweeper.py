@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..model.errors import BackendError, Undecodable
 from ..model.row import BATCH, RUNNING, Change, Row, Verdict
 from ..rules import changes
+from .alerting import Absence
 from .presence import RESERVED, reserved
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ async def sweep_until_cancelled(queue: DeadLetterQueue, ended: Callable[[], int]
     pause = min(_LONGEST_PAUSE, queue.options.lease_ms / 2000)
     tidied = -math.inf
     answered = 0
+    absence = Absence(queue)
     while True:
         try:
             steps = 1 + max(0, math.ceil((ended() - answered) / BATCH))
@@ -71,6 +73,7 @@ async def sweep_until_cancelled(queue: DeadLetterQueue, ended: Callable[[], int]
             if queue.clock.monotonic() - tidied >= _TIDY_EVERY:
                 tidied = queue.clock.monotonic()
                 await tidy(queue)
+                await absence.look()
         except BackendError as error:
             log.warning("cannot sweep: %s", error)
         await queue.clock.sleep(pause)

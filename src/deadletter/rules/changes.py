@@ -324,6 +324,11 @@ def abandon(task_id: str, token: str, op: str) -> Change:
     return Change(id=task_id, op=op, was=RUNNING, token=token, to=GONE, keep_ms=0, free_key=True)
 
 
+def note(row: Row, op: str, body: bytes, lease_ms: int) -> Change:
+    """What a leased row holds is replaced, and its lease now ends ``lease_ms`` from now: a monitor's book."""
+    return Change(id=row.id, op=op, was=RUNNING, token=row.token, to=RUNNING, lease_ms=lease_ms, body=body)
+
+
 def announce(row: Row, op: str, why: str) -> Change:
     """A pause, told to who subscribes; its row stays as it is."""
     return Change(id=row.id, op=op, was=PENDING, generation=row.generation, to=PENDING, event="paused", why=why)

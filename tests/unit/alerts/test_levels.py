@@ -15,7 +15,7 @@ REPEAT = 1_000_000
 
 def told(counts: Sequence[int], limits: Limits = LIMITS, step_ms: int = 1) -> list[str]:
     gauge = Gauge()
-    kinds = [gauge.see(count, limits, REPEAT, n * step_ms) for n, count in enumerate(counts, 1)]
+    kinds = [gauge.see(count, limits, 0, REPEAT, n * step_ms) for n, count in enumerate(counts, 1)]
     return [kind for kind in kinds if kind is not None]
 
 
@@ -42,6 +42,26 @@ def test_a_jump_is_critical_at_once() -> None:
 
 def test_it_is_told_again_while_it_lasts() -> None:
     assert told([11] * 5, step_ms=REPEAT // 2) == ["threshold_exceeded"] * 3
+
+
+def test_a_level_is_told_once_it_has_held_for_group_wait() -> None:
+    gauge = Gauge()
+    assert [gauge.see(11, LIMITS, 10, REPEAT, now) for now in range(10)] == [None] * 10
+    assert gauge.next_ms(10, REPEAT) == 10
+    assert gauge.see(11, LIMITS, 10, REPEAT, 10) == "threshold_exceeded"
+
+
+def test_a_peak_shorter_than_group_wait_is_not_told() -> None:
+    gauge = Gauge()
+    assert [gauge.see(count, LIMITS, 10, REPEAT, now) for now, count in ((0, 11), (5, 3), (20, 3))] == [None] * 3
+    assert gauge.next_ms(10, REPEAT) is None
+
+
+def test_a_rise_that_goes_on_is_told_after_one_wait_as_what_it_is_by_then() -> None:
+    gauge = Gauge()
+    seen = [gauge.see(count, LIMITS, 10, REPEAT, now) for now, count in ((0, 11), (5, 60), (9, 300), (10, 900))]
+    assert seen == [None, None, None, "threshold_critical"]
+    assert (gauge.since_ms, gauge.peak) == (0, 900)
 
 
 def test_thresholds_of_nothing_work() -> None:
