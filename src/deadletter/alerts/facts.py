@@ -61,7 +61,7 @@ async def any_left(queue: DeadLetterQueue, cause: Cause) -> int:
 def letters(counts: Counts) -> tuple[int, dict[str, int], dict[str, int], dict[str, int]]:
     """How many letters there are; by type, priority, reason."""
     by_type: dict[str, int] = {}
-    by_priority = dict.fromkeys(_PRIORITIES, 0)
+    by_priority: dict[str, int] = dict.fromkeys(_PRIORITIES, 0)
     by_reason: dict[str, int] = {}
     for (state, rank, type_, reason), n in counts.tally.items():
         if state == DEAD and n > 0:
@@ -86,7 +86,7 @@ async def unattended(queue: DeadLetterQueue, counts: Counts) -> dict[str, int]:
 
 def lifetime(counts: Counts) -> dict[str, int]:
     """The counters that a summary tells the growth of."""
-    found = dict.fromkeys(LIFETIME, 0)
+    found: dict[str, int] = dict.fromkeys(LIFETIME, 0)
     for (name, _, _), n in counts.lifetime.items():
         if name in found:
             found[name] += n
