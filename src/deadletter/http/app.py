@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.queue import DeadLetterQueue
-from . import changing, events, operating, probes, reading
+from . import changing, events, openapi, operating, probes, reading, reference
 from .access import Access, Authorize, Tokens, TokensLike
 from .door import Door, Hosts
 from .problems import Problem
@@ -27,6 +27,8 @@ def endpoints() -> list[Endpoint]:
         *operating.ENDPOINTS,
         *events.ENDPOINTS,
         *probes.ENDPOINTS,
+        *openapi.ENDPOINTS,
+        *reference.ENDPOINTS,
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, cast
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -102,10 +103,11 @@ async def _body(request: Request, most: int) -> bytes:
     raw = bytearray()
     try:
         with anyio.fail_after(_SLOWEST):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > most:
-                    raise too_large
+            async with aclosing(cast("AsyncGenerator[bytes, None]", request.stream())) as chunks:
+                async for chunk in chunks:
+                    raw += chunk
+                    if len(raw) > most:
+                        raise too_large
     except TimeoutError:
         raise Problem(408, f"the body did not arrive within {_SLOWEST:g} s; send it again") from None
     except ClientDisconnect:

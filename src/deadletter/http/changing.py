@@ -66,6 +66,14 @@ def _how(call: Call) -> dict[str, Any]:
     return {name: values[name] for name in ("limit", "rate", "dry_run", "everything", "cutoff") if name in values}
 
 
+async def cancel(call: Call) -> Response:
+    """One pending task is deleted."""
+    task_id = call.values["task_id"]
+    if not await call.site.queue.cancel(task_id):
+        raise Problem(409, f"task {task_id!r} is not pending (any more)", kind="not-pending")
+    return json_answer({"task_id": task_id, "state": "cancelled"})
+
+
 async def delete(call: Call) -> Response:
     """One letter is deleted."""
     task_id = path_id(call)
@@ -108,6 +116,7 @@ ENDPOINTS = (
         level=Level.WRITE,
         body=_BULK,
         answer="BulkResult",
+        may_respond_async=True,
     ),
     Endpoint(
         method="DELETE",
@@ -117,6 +126,7 @@ ENDPOINTS = (
         level=Level.ADMIN,
         url=_PURGE,
         answer="Purged",
+        may_respond_async=True,
     ),
     Endpoint(
         method="DELETE",
@@ -126,6 +136,16 @@ ENDPOINTS = (
         level=Level.ADMIN,
         status=204,
         answer="",
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/dlq/cancel",
+        handler=cancel,
+        summary="Delete a pending task",
+        level=Level.WRITE,
+        body=taking("task_id"),
+        required=("task_id",),
+        answer="Cancelled",
     ),
     Endpoint(
         method="POST",

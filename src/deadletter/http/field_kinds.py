@@ -9,7 +9,7 @@ import enum
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from ..model.event import EventKind
@@ -21,8 +21,8 @@ MOST_IDS = 10_000
 LONGEST_TEXT = 1_000
 LONGEST_DELAY = 366 * 86400  # seconds
 
-_INTEGER = re.compile(r"-?\d{1,18}")
-_DECIMAL = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -116,7 +116,7 @@ def age_text(text: str) -> Any:
 
 
 def time_(value: Any) -> datetime:
-    """A time with a zone."""
+    """A time with a zone, in UTC."""
     at = _moment(value) if isinstance(value, str) else None
     if at is None:
         raise ValueError(f"{_shown(value)} is no time with a zone; write it like 2026-01-31T12:00:00Z")
@@ -128,9 +128,9 @@ def _moment(text: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo is not None else None
+    except (ValueError, OverflowError):  # the year 9999 west of here
         return None
-    return at if at.tzinfo is not None else None
 
 
 def object_(value: Any) -> dict[str, Any]:
@@ -211,3 +211,8 @@ IDS = {
 }
 PAIRS = {"type": "object", "maxProperties": 100, "propertyNames": {"minLength": 1, "maxLength": LONGEST_TEXT}}
 KINDS = {"type": "array", "items": {"type": "string", "enum": [str(kind) for kind in EventKind]}, "maxItems": 20}
+PAIRS_IN_URL = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[^=]{1,200}=", "maxLength": LONGEST_TEXT},
+    "maxItems": 100,
+}

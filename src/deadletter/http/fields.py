@@ -30,6 +30,7 @@ class Field:
         check: takes the JSON value and answers what it means; raises ValueError with the rest of a sentence.
         told: what it means, for people.
         from_text: takes the text of a URL and answers the JSON value; raises ValueError likewise.
+        in_url: the JSON Schema of its texts in a URL, where that is another.
         many: may stand in a URL several times; ``from_text`` then takes all of them.
     """
 
@@ -39,6 +40,7 @@ class Field:
     told: str
     from_text: Callable[[Any], Any] = str
     many: bool = False
+    in_url: Mapping[str, Any] | None = None
 
 
 def _switch(name: str, told: str) -> Field:
@@ -65,6 +67,7 @@ _OF_QUERIES = (
         "these names have these texts; in a URL NAME=TEXT",
         kinds.pairs_text(str),
         many=True,
+        in_url=kinds.PAIRS_IN_URL,
     ),
     Field(
         "payload",
@@ -73,6 +76,7 @@ _OF_QUERIES = (
         "these dotted paths have these JSON values; in a URL PATH=VALUE, such as customer.id=7",
         kinds.pairs_text(kinds.json_or_text),
         many=True,
+        in_url=kinds.PAIRS_IN_URL,
     ),
     Field("release", *kinds.text(), "the last error happened under this release"),
     Field("ids", kinds.IDS, kinds.ids, "one of these ids; none matches nothing", kinds.listed_text, many=True),

@@ -108,6 +108,7 @@ class Endpoint:
         answer: the schema of its JSON answer; or a media type.
         status: of its answer.
         told: in the OpenAPI document.
+        may_respond_async: it obeys Prefer: respond-async.
         lenient: take empty fields of a URL as not given: those of a form.
     """
 
@@ -122,4 +123,5 @@ class Endpoint:
     answer: str = "application/json"
     status: int = 200
     told: bool = True
+    may_respond_async: bool = False
     lenient: bool = False
