@@ -32,7 +32,7 @@ CORE = {"anyio", "attrs", "cattrs", "orjson", "tenacity", "uuid_utils"}
 EXTRAS = {  # room: what it may import beside the core, each brought by an extra of pyproject.toml
     "backends": {"hiredis", "redis", "psycopg", "psycopg_pool"},
     "http": {"jinja2", "sse_starlette", "starlette", "uvicorn"},
-    "cli": {"cyclopts", "rich", "uvicorn"},
+    "cli": {"cyclopts", "httpx2", "rich", "uvicorn"},
     "alerts": {"aiosmtplib", "apprise", "httpcore2", "httpx2", "standardwebhooks"},
     "adapters": {"circuitbreaker", "opentelemetry"},
     "metrics": {"prometheus_client"},

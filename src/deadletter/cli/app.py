@@ -18,7 +18,13 @@ Exit codes: 0 done, 1 unhealthy or partly failed, 2 bad use or unreachable."""
 
 _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "Try it": {"demo": demo.demo, "simulate": simulation.simulate},
-    "Run": {"worker": working.worker, "serve": serving.serve, "check": health.check, "doctor": health.doctor},
+    "Run": {
+        "worker": working.worker,
+        "serve": serving.serve,
+        "open": serving.open_,
+        "check": health.check,
+        "doctor": health.doctor,
+    },
     "Look": {
         "ls": reading.ls,
         "show": reading.show,

@@ -95,7 +95,7 @@ async def retry(
         "why": why,
     }
     failed = 0
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         for id_ in ids:
             failed += not await _told(desk, id_, "pending", partial(desk.queue.retry, id_, **edits))
     return FAILED if failed else DONE
@@ -112,7 +112,7 @@ async def cancel(*ids: str, flags: Flags | None = None) -> int:
     if not ids:
         raise BadUse("cancel: which tasks? give their ids")
     failed = 0
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         for id_ in ids:
             failed += not await _told(desk, id_, "cancelled", partial(desk.queue.cancel, id_))
     return FAILED if failed else DONE
@@ -127,7 +127,7 @@ async def retry_all(*, where: Where | None = None, bulk: Bulk | None = None, fla
     """
     query, how = (where or Where()).query(), bulk or Bulk()
     how.check(query)
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
 
         async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:
             with progress("retrying", total=total, quiet=dry_run) as tell:
@@ -156,7 +156,7 @@ async def purge(
     """
     query, how = (where or Where()).query(), bulk or Bulk()
     how.check(query)
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
 
         async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:
             with progress("deleting", total=total, quiet=dry_run) as tell:

@@ -30,7 +30,8 @@ class Target:
     """Which queue.
 
     Attributes:
-        url: Where the tasks are kept, such as sqlite:///path.db (default: $DEADLETTER_URL, else sqlite:///deadletter.db).
+        url: Where the tasks are kept, such as sqlite:///path.db (default: $DEADLETTER_URL, else sqlite:///deadletter.db);
+            many commands also take a server, such as http://127.0.0.1:5002 (with $DEADLETTER_TOKEN).
         queue: The queue's name (default: $DEADLETTER_QUEUE, else "default").
         app: module:attribute of a queue, with its own options (default: $DEADLETTER_APP).
     """

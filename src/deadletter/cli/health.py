@@ -44,7 +44,7 @@ async def check(
     if min(max_items or 0, max_overdue) < 0:
         raise BadUse("--max-items, --max-overdue: give 0 or more")
     oldest = length("--max-age", max_age)
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         stats = await desk.queue.stats()
         overdue = _overdue(stats)
         problems = list(_problems(stats, overdue, max_items, oldest, max_overdue))

@@ -20,7 +20,7 @@ async def pause(glob: str, /, *, why: str, flags: Flags | None = None) -> int:
         glob: A type, or a glob such as 'email.*' ('*' is all types).
         why: For whoever finds the work waiting.
     """
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         made = await desk.queue.pause(glob, why=why)
         desk.answer(pause_item(made), lambda: print(harmless(f"{made.types} paused: {made.why}")))
     return DONE
@@ -36,7 +36,7 @@ async def resume(glob: str = "*", /, *, flags: Flags | None = None) -> int:
     Args:
         glob: As it was paused, or a wider one.
     """
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         lifted = await desk.queue.resume(glob)
         left = await desk.queue.paused()
         nothing = "nothing was paused" if glob == "*" else f"nothing was paused as {glob}"

@@ -54,7 +54,7 @@ async def show(id: str, /, *, flags: Flags | None = None) -> int:
     Args:
         id: The task's id.
     """
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         record = await desk.seen.get(id)
         desk.answer(desk.item(record), lambda: pairs(_story(record)))
     return DONE
@@ -76,7 +76,7 @@ async def groups(
         limit: Show at most so many groups.
     """
     query = (where or Where()).query()
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         found = await see_groups(desk.queue, desk.viewer, query, by=by)
         shown = found[: _positive(limit)]
         if desk.json:
@@ -105,7 +105,7 @@ async def stats(*, flags: Flags | None = None) -> int:
 
     Example: deadletter stats --json
     """
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         found = await desk.queue.stats()
         desk.answer(stats_item(found), lambda: pairs(_figures(found, desk)))
         await desk.remark_if_unknown()
@@ -113,7 +113,7 @@ async def stats(*, flags: Flags | None = None) -> int:
 
 
 async def _list(query: Query, limit: int, flags: Flags | None) -> int:
-    async with session(flags) as desk:
+    async with session(flags, server=True) as desk:
         shown, total, at_least = await _first(desk, query, _positive(limit))
         if desk.json:
             for record in shown:

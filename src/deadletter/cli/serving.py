@@ -1,4 +1,4 @@
-"""The command that serves: serve."""
+"""Commands around the server: serve, open."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import webbrowser
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, Any
@@ -16,10 +17,11 @@ from cyclopts import Parameter
 from ..model.errors import MissingExtra
 from ..settings import api_tokens
 from .exits import DONE, BadUse
-from .flags import Switch, Target, Texts
+from .flags import Flags, Switch, Target, Texts
 from .logs import LogForm, log_to_stderr
-from .output import say
-from .session import make_queue
+from .output import emit, harmless, say
+from .remote import RemoteQueue
+from .session import make_queue, server_url
 
 PORT = 5002
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -66,7 +68,10 @@ async def serve(
         raise BadUse(
             f"--host: other machines reach {host}, and there are no tokens; set DEADLETTER_API_TOKENS, or say --insecure"
         )
-    queue = make_queue(target or Target(), create=True)
+    target = target or Target()
+    if server_url(target) is not None:
+        raise BadUse(f"--url: {server_url(target)} is a server already; give the URL of a store")
+    queue = make_queue(target, create=True)
     app = create_app(
         queue,
         tokens=tokens,
@@ -82,6 +87,29 @@ async def serve(
             await _serve(uvicorn, app, listening, lambda: say(place))
     finally:
         await queue.aclose()
+    return DONE
+
+
+async def open_(*, flags: Flags | None = None) -> int:
+    """Open a server's dashboard in the browser.
+
+    Example: deadletter open --url http://127.0.0.1:5002
+    """
+    flags = flags or Flags()
+    url = server_url(flags) or (f"http://127.0.0.1:{PORT}" if flags.url is None else None)
+    if url is None:
+        raise BadUse(f"--url: {flags.url} is a store; start deadletter serve on it and give the server's URL")
+    remote = RemoteQueue.from_env(url)
+    try:
+        await remote.probe()
+    finally:
+        await remote.aclose()
+    page = f"{remote.backend.url}/"
+    opened = webbrowser.open(page)
+    if flags.json:
+        emit({"url": page, "opened": opened})
+    else:
+        print(harmless(page))
     return DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -19,6 +19,7 @@ from ..views import Viewer, item
 from .exits import BadUse
 from .flags import Flags, Target
 from .output import emit, say
+from .remote import RemoteQueue, is_server
 
 _MAY_CREATE = "create="
 
@@ -97,9 +98,21 @@ def _app_queue(app: str, target: Target) -> DeadLetterQueue:
 
 
 @contextlib.asynccontextmanager
-async def session(flags: Flags | None, *, create: bool = False, connect: bool = True) -> AsyncIterator[Session]:
-    """Open the queue for one command (without ``connect`` at its first use) and close it after."""
+async def session(
+    flags: Flags | None, *, create: bool = False, connect: bool = True, server: bool = False
+) -> AsyncIterator[Session]:
+    """Open the queue for one command (without ``connect`` at its first use) and close it after.
+
+    ``server``: the command works over HTTP, too.
+    """
     flags = flags or Flags()
+    url = server_url(flags)
+    if url is not None:
+        if not server:
+            raise BadUse(f"--url: this command works on a store, and {url} is a server; give the store's URL")
+        async with _remote(url, flags) as desk:
+            yield desk
+        return
     queue = make_queue(flags, create=create)
     try:
         if connect:
@@ -110,6 +123,30 @@ async def session(flags: Flags | None, *, create: bool = False, connect: bool = 
         yield Session(queue, viewer.queue(queue), viewer, flags.json)
     finally:
         await queue.aclose()
+
+
+def server_url(target: Target) -> str | None:
+    """The URL of a server, where flags and environment name one and no store."""
+    if target.url is None and (target.app or target.queue or os.environ.get("DEADLETTER_APP")):
+        return None
+    url = target.url or os.environ.get("DEADLETTER_URL") or ""
+    return url if is_server(url) else None
+
+
+@contextlib.asynccontextmanager
+async def _remote(url: str, flags: Flags) -> AsyncIterator[Session]:
+    if flags.reveal:
+        raise BadUse("--reveal: a server shows no hidden values; give the store's URL")
+    if flags.queue is not None or flags.app is not None:
+        raise BadUse("--queue, --app: a server serves the queue that it was started with; leave them out")
+    remote = RemoteQueue.from_env(url)
+    try:
+        await remote.open()
+        # Everything it shows was redacted by the server: here nothing is hidden a second time.
+        queue = cast("DeadLetterQueue", remote)
+        yield Session(queue, queue, Viewer((), reveal=True), flags.json)
+    finally:
+        await remote.aclose()
 
 
 def _reading(url: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -103,7 +103,7 @@ async def _body(request: Request, most: int) -> bytes:
     raw = bytearray()
     try:
         with anyio.fail_after(_SLOWEST):
-            async with aclosing(cast("AsyncGenerator[bytes, None]", request.stream())) as chunks:
+            async with aclosing(request.stream()) as chunks:
                 async for chunk in chunks:
                     raw += chunk
                     if len(raw) > most:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 import attrs
 from starlette.requests import Request
@@ -44,6 +45,8 @@ class Resource:
             allowed = self._allowed()
             raise Problem(405, f"{request.method[:20]} is nothing here; try {allowed}", headers={"Allow": allowed})
         response = await self._answer(endpoint, request)
+        if endpoint.level is not None:
+            response.headers["Deadletter-Queue"] = quote(self.site.queue.name, safe="")
         await response(scope, receive, send)
 
     def _allowed(self) -> str:
