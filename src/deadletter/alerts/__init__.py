@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..engine.alerting import MonitorInfo, delivered, monitor_seen
     from .apprise import AppriseAlerter
     from .calendar import QuietHours
+    from .environment import alerters_from_env
     from .logged import LogAlerter
     from .mail import EmailAlerter
     from .monitor import Monitor, Tested
@@ -26,6 +27,7 @@ _HOMES = {
     "QuietHours": "alerts.calendar",
     "Route": "alerts.routes",
     "Tested": "alerts.monitor",
+    "alerters_from_env": "alerts.environment",
     "delivered": "engine.alerting",
     "monitor_seen": "engine.alerting",
     "AppriseAlerter": "alerts.apprise",
@@ -48,6 +50,7 @@ __all__ = [
     "SlackAlerter",
     "Tested",
     "WebhookAlerter",
+    "alerters_from_env",
     "delivered",
     "monitor_seen",
 ]

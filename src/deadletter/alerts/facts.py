@@ -67,7 +67,7 @@ def letters(counts: Counts) -> tuple[int, dict[str, int], dict[str, int], dict[s
         if state == DEAD and n > 0:
             by_type[type_] = by_type.get(type_, 0) + n
             by_priority[_PRIORITIES[rank]] += n
-            by_reason[reason] = by_reason.get(reason, 0) + n
+            by_reason[str(reason)] = by_reason.get(str(reason), 0) + n  # an enum is no key in JSON
     return sum(by_type.values()), by_type, by_priority, by_reason
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("deadletter.monitor")
 
 _WAITS = 5.0  # seconds between two tries to be elected
-_AFTER_ERROR = 1.0
+_AFTER_ERROR, _LONGEST_WAIT = 1.0, 30.0
 _ABSENT_MS = 120_000
 
 
@@ -158,7 +158,9 @@ class Monitor:
         return found
 
     async def _reign(self) -> None:
+        wait = _AFTER_ERROR
         while True:
+            began = self._queue.clock.monotonic()
             seat = Seat(self._queue, self.name)
             try:
                 row = await seat.take()
@@ -170,14 +172,17 @@ class Monitor:
                 log.warning("monitor %s was deposed: its lease had lapsed, and another one goes on", self.name)
             except BackendError as error:
                 log.warning("cannot watch queue %s, and try again: %s", self._queue.name, error)
-                await self._give_up(seat)
-                await self._queue.clock.sleep(_AFTER_ERROR)
             except Exception:
                 log.exception("monitor %s failed, and begins anew from what is stored", self.name)
-                await self._give_up(seat)
-                await self._queue.clock.sleep(_AFTER_ERROR)
+            else:
+                wait = _AFTER_ERROR
+                continue
             finally:
                 self.elected = self._heartbeat.well = False
+            if self._queue.clock.monotonic() - began > 2 * _LONGEST_WAIT:
+                wait = _AFTER_ERROR
+            await self._queue.clock.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     async def _reign_once(self, seat: Seat, row: Row) -> None:
         notes, lapsed_ms, now_ms = await self._notes(row)
@@ -191,7 +196,7 @@ class Monitor:
             await watch.run(self._heartbeat.is_well)
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-                await self._give_up(seat)
+                await self._give_up(seat)  # so that another one may go on at once, whatever became of us
 
     async def _notes(self, row: Row) -> tuple[Notes, int | None, int]:
         """The book to go on with, when our predecessor's lease ended, and the time."""

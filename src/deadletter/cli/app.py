@@ -8,7 +8,7 @@ from typing import Any
 from cyclopts import App, Group, Parameter
 
 from ..__about__ import __version__
-from . import changing, completion, demo, health, pausing, reading, serving, simulation, transfer, working
+from . import changing, completion, demo, health, monitoring, pausing, reading, serving, simulation, transfer, working
 from .output import styled
 
 _HELP = """Failed work is never lost: look at dead letters, send them back, run workers.
@@ -21,6 +21,7 @@ _SECTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "Run": {
         "worker": working.worker,
         "serve": serving.serve,
+        "monitor": monitoring.monitor,
         "open": serving.open_,
         "check": health.check,
         "doctor": health.doctor,
