@@ -31,6 +31,7 @@ log = logging.getLogger("deadletter.monitor")
 _REMEMBERED = 7 * 24 * 3600  # seconds that a delivered alert stays known: as long as a dead monitor may owe it again
 _TRIED = 24 * 3600
 _AT_A_TIME = 4
+GRACE = 5.0  # seconds that a delivery under way has when its monitor is stopped; then it is repeated elsewhere
 
 
 def delivery_policy() -> RetryPolicy:
@@ -94,7 +95,7 @@ class Delivery:
     def workers(self) -> list[Worker]:
         """A worker for each channel."""
         return [
-            self.queue.worker(types=[f"{name}.{kind}" for kind in KINDS], concurrency=_AT_A_TIME, shutdown_grace=5)
+            self.queue.worker(types=[f"{name}.{kind}" for kind in KINDS], concurrency=_AT_A_TIME, shutdown_grace=GRACE)
             for name in self._alerters
         ]
 

@@ -104,7 +104,7 @@ def died(desk: Desk, causes: Sequence[dict[str, Any]], route: str = "") -> Draft
     else:
         statuses = [cause["status"] for cause in causes]
         data["status"] = statuses[0] if len(set(statuses)) == 1 else "several"
-        words = [f"{statuses.count(word)} {_WORDS[word]}" for word in _WORDS if word in statuses]
+        words = [f"{statuses.count(word)} {WORDS[word]}" for word in WORDS if word in statuses]
         tail = f"; {count(fresh, 'task')} died" if fresh else ""
         title = f"{len(causes)} causes: {', '.join(words)}{tail}"
         commands = [desk.command("every cause", "groups"), desk.command("all letters", "ls")]
@@ -117,7 +117,7 @@ def died(desk: Desk, causes: Sequence[dict[str, Any]], route: str = "") -> Draft
     )
 
 
-_WORDS = {NEW: "new", REGRESSED: "back again", MORE: "growing", STILL: "still there", RESOLVED: "resolved"}
+WORDS = {NEW: "new", REGRESSED: "back again", MORE: "growing", STILL: "still there", RESOLVED: "resolved"}
 
 
 def _of_one(cause: Mapping[str, Any]) -> str:

@@ -22,11 +22,10 @@ def _text(story: Story) -> Iterator[str]:
     yield ""
     if story.lead:
         yield from (story.lead, "")
+    if story.message:
+        yield from (*(f"    {line}" for line in story.message.split("\n")), "")
     width = max((len(label) for label, _ in story.facts), default=0) + 2
     yield from (f"{label + ':':{width}}{value}" for label, value in story.facts)
-    if story.message:
-        yield ""
-        yield from (f"    {line}" for line in story.message.split("\n"))
     if story.items:
         yield from ("", f"{story.items_label}:")
         yield from (f"  - {item}" for item in story.items)
@@ -60,6 +59,8 @@ def _html(story: Story) -> Iterator[str]:
     )
     if story.lead:
         yield f'<p style="margin:0 0 16px">{escape(story.lead)}</p>'
+    if story.message:
+        yield _pre(story.message)
     if story.facts:
         yield '<table cellspacing="0" cellpadding="0" style="margin:0 0 16px;border-collapse:collapse">'
         for label, value in story.facts:
@@ -69,8 +70,6 @@ def _html(story: Story) -> Iterator[str]:
                 f'<td style="padding:2px 0;overflow-wrap:anywhere;word-break:break-word">{escape(value)}</td></tr>'
             )
         yield "</table>"
-    if story.message:
-        yield _pre(story.message)
     if story.items:
         yield f'<h2 style="margin:16px 0 4px;font-size:15px">{escape(story.items_label)}</h2>'
         yield '<ul style="margin:0 0 16px;padding-left:20px">'
@@ -87,6 +86,6 @@ def _html(story: Story) -> Iterator[str]:
 
 def _pre(text: str) -> str:
     return (
-        '<pre style="margin:0 0 8px;padding:10px 12px;background:#f9fafb;border:1px solid #eaecf0;'
+        '<pre style="margin:0 0 12px;padding:10px 12px;background:#f9fafb;border:1px solid #eaecf0;'
         f'white-space:pre-wrap;overflow-wrap:anywhere;{_MONO};font-size:13px">{escape(text)}</pre>'
     )

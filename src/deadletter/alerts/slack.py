@@ -67,9 +67,9 @@ def message(told: Story) -> dict[str, Any]:
         {"type": "header", "text": {"type": "plain_text", "text": clean(told.title, _HEADER).translate(_PLAIN)}}
     ]
     blocks.append(_section(f"{_SIGNS[told.tone]} {_escaped(told.lead or told.title)}"))
-    blocks += _facts(told.facts)
     if told.message:
         blocks.append(_section(_fenced(told.message)))
+    blocks += _facts(told.facts)
     if told.items:
         lines = "\n".join(f"• {_escaped(item)}" for item in told.items)
         blocks.append(_section(f"*{_escaped(told.items_label)}*\n{lines}"))

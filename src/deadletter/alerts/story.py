@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from ..interfaces.alerter import Alert
+from .drafts import WORDS
 from .grouping import STILL
 from .plain_text import block, clean, count
 
@@ -87,13 +88,13 @@ def _died(data: Mapping[str, Any]) -> dict[str, Any]:
     cause = causes[0]
     new = f"{cause['new']:,} of them new" if 0 < cause["new"] < cause["count"] else None
     facts = [
-        ("what", cause["error_type"]),
+        ("error", cause["error_type"]),
         ("type", cause["type"]),
         ("how many", f"{cause['count']:,} died" + (f", {new}" if new else "")),
         ("since", _when(cause["first_at"])),
         ("last", _when(cause["last_at"]) if cause["count"] > 1 else None),
         ("release", cause["release"]),
-        ("dead as", cause["reason"]),
+        ("reason", cause["reason"]),
         ("sample", cause["sample_id"]),
         ("worker", cause["worker"]),
         ("cause", cause["fingerprint"]),
@@ -115,7 +116,9 @@ def _cause_line(cause: Mapping[str, Any]) -> str:
     grown = f"{cause['new']:,} new, " if 0 < cause["new"] < cause["count"] else ""
     said = clean(cause["message"] or "", 100)
     what = "many other causes" if cause["fingerprint"] is None else f"{cause['type']}: {error}"
-    return clean(f"{what} – {grown}{cause['count']:,} died ({cause['status']}){': ' if said else ''}{said}", _LINE)
+    status = WORDS.get(cause["status"], cause["status"])
+    line = f"{what} – {grown}{cause['count']:,} died ({status})"
+    return clean(f"{line}: {said}" if said else line, _LINE)
 
 
 def _threshold(data: Mapping[str, Any]) -> dict[str, Any]:
