@@ -15,6 +15,7 @@ import redis
 
 import deadletter
 from deadletter import DeadLetterQueue, PermanentError, Reason, State, Task
+from deadletter.adapters.breakers import breaker_service
 
 from ..otlp_receiver import received
 from ..redis_servers import valkey
@@ -123,6 +124,28 @@ async def test_idempotency_keys(url):
     first, second = [(await run("idempotency_keys", **names))["task"] for _ in range(2)]
     async with DeadLetterQueue(url) as dlq:
         assert await dlq.enqueue(first) == await dlq.enqueue(second)
+
+
+async def test_circuit_breakers(url):
+    """The sixth failure in a row is never tried: it is put off, and keeps its attempt."""
+    breaker_service.breakers.clear()
+    calls: list[Any] = []
+
+    async def send_email(payload: Any) -> None:
+        calls.append(payload)
+        raise ConnectionError("mail is down")
+
+    left = await run("circuit_breakers", send_email=send_email)
+    async with DeadLetterQueue(url) as dlq:
+        ids = await dlq.enqueue_many([Task(type="send_email", payload={"n": n}) for n in range(6)])
+        for task_id in ids:
+            assert await dlq.process_task(task_id, left["process_with_circuit_breaker"]) is False
+        records = [await dlq.get(task_id) for task_id in ids]
+    assert len(calls) == 5
+    assert [record.attempts for record in records] == [1, 1, 1, 1, 1, 0]
+    assert [record.postpones for record in records] == [0, 0, 0, 0, 0, 1]
+    assert {record.state for record in records} == {State.PENDING}
+    breaker_service.breakers.clear()
 
 
 async def test_tracing(url, monkeypatch):

@@ -22,13 +22,13 @@ from ..model.outcome import (
     Postponed,
     Released,
     Succeeded,
-    classify_error,
     classify_result,
 )
 from ..model.record import Reason
 from ..model.row import Change, Row
 from ..model.task import Task, seconds
 from ..rules import changes
+from ..rules.circuits import classify
 from ..rules.story import failure_row
 from . import context as contexts
 from .registry import Registration
@@ -210,7 +210,7 @@ def _raised(attempt: Attempt, error: BaseException, *, scoped: bool) -> Outcome:
     if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
         raise error
     if not isinstance(error, anyio.get_cancelled_exc_class()):
-        return classify_error(error)
+        return classify(error)
     task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
     if attempt.stopped is not None:
         if task is not None and not scoped:
@@ -220,7 +220,7 @@ def _raised(attempt: Attempt, error: BaseException, *, scoped: bool) -> Outcome:
         raise error  # whoever called us is being cancelled
     if not scoped:
         task.uncancel()
-    return classify_error(error)
+    return classify(error)
 
 
 async def _run(attempt: Attempt) -> Outcome:
@@ -229,7 +229,7 @@ async def _run(attempt: Attempt) -> Outcome:
         return classify_result(await processor(task))
     result, error = await _in_thread(attempt, lambda: processor(task))
     if isinstance(error, Exception):
-        return classify_error(error)  # not raised again: a StopIteration would become a RuntimeError
+        return classify(error)  # not raised again: a StopIteration would become a RuntimeError
     if error is not None:
         raise error
     return classify_result(await result if inspect.isawaitable(result) else result)

@@ -12,11 +12,12 @@ import anyio
 import attrs
 
 from ..model.errors import InvalidTask
-from ..model.outcome import Failed, Postponed, classify_error
+from ..model.outcome import Failed, Postponed
 from ..model.record import Reason
 from ..model.row import DEAD, Inserted, Insertion, NewRow
 from ..model.task import Task
 from ..rules.arguments import plain_arguments
+from ..rules.circuits import classify
 from ..rules.redaction import hiding
 from ..rules.story import failure_row
 from . import letters, presence
@@ -164,7 +165,7 @@ class Capture:
 
     def _scheduled(self, queue: DeadLetterQueue, task: Task, new: NewRow) -> NewRow:
         """Pending until the policy's next attempt, or dead: the inline run was attempt 1."""
-        outcome = cast("Failed | Postponed", classify_error(self.error))  # to_capture let no Discard through
+        outcome = cast("Failed | Postponed", classify(self.error))  # to_capture let no Discard through
         if isinstance(outcome, Postponed):
             return attrs.evolve(new, due_ms=round(outcome.delay * 1000))
         registration = self.plan.registration

@@ -91,6 +91,11 @@ class Pauses:
         globs = self._globs
         return [type_ for type_ in types if not any(glob_match(glob, type_) for glob in globs)] if globs else types
 
+    @property
+    def globs(self) -> Sequence[str]:
+        """Those that were read last."""
+        return self._globs or ()
+
     async def look(self) -> None:
         """Read them; ``changed`` is called where they are others than before."""
         globs = sorted(row.type for row in await _rows(self._queue, body=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..interfaces import Backend, Clock, Codec, IdempotencyStore, Instrumentation, RetryPolicy, SystemClock
     from ..interfaces.backend import StoreClient
+    from ..interfaces.circuit import Circuit
     from ..interfaces.spool import Spool
     from ..model.event import Event
     from ..model.outcome import Processor
@@ -142,6 +143,7 @@ class DeadLetterQueue:
         self.watchers: tuple[Instrumentation, ...] = (tracing,) if tracing is not None else ()
         self.codec: Codec = codec or JsonCodec()
         self.registry = Registry()
+        self.breakers: dict[str, Circuit] = {}  # by type or glob, for every worker that is given no others
         self.keeper = Keeper(self)
         self.idempotency: IdempotencyStore = idempotency or RowIdempotencyStore(self)
         self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self.insert, enqueueing.any_conflict)
@@ -446,10 +448,22 @@ class DeadLetterQueue:
         batch: int = 100,
         shutdown_grace: Duration = 25,
         name: str | None = None,
+        breakers: Mapping[str, Circuit] | None = None,
     ) -> Worker:
-        """A worker for the registered processors (those whose type matches one of ``types``, names or globs)."""
+        """A worker for the registered processors (those whose type matches one of ``types``, names or globs).
+
+        ``breakers``: by type or glob, what parks the types while a service is down; default: those of ``dlq.breakers``.
+        """
         adopt(self)
-        return Worker(self, concurrency=concurrency, types=types, batch=batch, shutdown_grace=shutdown_grace, name=name)
+        return Worker(
+            self,
+            concurrency=concurrency,
+            types=types,
+            batch=batch,
+            shutdown_grace=shutdown_grace,
+            name=name,
+            breakers=breakers,
+        )
 
     @property
     def sync(self) -> SyncQueue:

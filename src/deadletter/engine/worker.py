@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
+from ..interfaces.circuit import Circuit
 from ..model.errors import BackendError, DeadLetterError, InvalidTask, Undecodable
 from ..model.row import BATCH, PENDING, RUNNING, Change, Claim, Claimed, Hint, Row, Verdict
 from ..model.task import Duration, seconds
@@ -22,6 +23,7 @@ from ..rules import changes
 from ..runtime.crew import Crew, open_crew
 from ..runtime.loops import Bell, loop_caller
 from .attempt import Attempt, begin, call, decide, stopped
+from .parking import Parking
 from .pauses import Pauses
 from .presence import Presence
 from .retention import retain_once, retain_until_cancelled
@@ -59,6 +61,7 @@ class Worker:
         batch: int = BATCH,
         shutdown_grace: Duration = 25,
         name: str | None = None,
+        breakers: Mapping[str, Circuit] | None = None,
     ) -> None:
         if not isinstance(concurrency, int) or concurrency < 1:
             raise InvalidTask("concurrency", f"{concurrency!r} is no number of attempts; give 1 or more")
@@ -68,6 +71,7 @@ class Worker:
             raise InvalidTask("types", f"{types!r} is one name; give a list of names or globs")
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{queue.chance.name()[:6]}"
         self.concurrency = concurrency
+        self.parking = Parking(queue, queue.breakers if breakers is None else breakers)
         self._queue = queue
         self._globs = list(types) if types is not None else None
         self._batch = batch
@@ -156,11 +160,13 @@ class Worker:
                     group.start_soon(self._queue.keeper.serve)
                 pauses = Pauses(self._queue, self._wake_feeder)
                 group.start_soon(pauses.keep)
+                group.start_soon(self.parking.keep, pauses, self._wake_feeder)
                 feeder = _Feeder(self, self._queue, crew, settler, limiter, pauses)
                 try:
                     await feeder.feed()
                 finally:
                     await self._drain(settler)
+                    await self.parking.leave()
                     group.cancel_scope.cancel()
         over.set()
 
@@ -210,6 +216,7 @@ class Worker:
         """Start an attempt in a task of its own."""
         token = attempt.row.token or ""
         self._attempts[token] = attempt
+        self.parking.entered(attempt)
         crew.start(self._attempt, attempt, settler)
         self._queue.keeper.add(attempt, self._call)
 
@@ -219,6 +226,7 @@ class Worker:
         try:
             outcome = await call(attempt, scoped=False) if attempt.stopped is None else stopped(attempt)
             attempt.cancel = None
+            outcome = await self.parking.judge(attempt, outcome)
             self._queue.keeper.remove(attempt)
             settler.put(decide(attempt, outcome))
             if attempt.in_thread and attempt.stopped != "shutdown":
@@ -317,7 +325,7 @@ class _Feeder:
     async def _claim(self, limit: int) -> Claimed:
         self._claims += 1
         order = _REVERSED if self._claims % _LOW_FIRST == 0 else _ORDER
-        rooms = self._rooms(await self._pauses.unpaused(self._worker.types))
+        rooms = self._rooms(await self._claimable())
         free = [type_ for type_, room in rooms if room is None]
         limited = [(type_, room) for type_, room in rooms if room is not None and room > 0]
         # A claim has one limit, so that a type with a limit of its own is asked for by itself, rank by rank.
@@ -339,17 +347,24 @@ class _Feeder:
             suspects=any(answer.suspects for answer in answers),
         )
 
-    def _rooms(self, types: list[str]) -> list[tuple[str, int | None]]:
-        """Each type that is not paused, and how many more of it may run (None: no limit of its own)."""
+    async def _claimable(self) -> Mapping[str, int | None]:
+        """Types that neither a pause nor a circuit holds, and how many a circuit lets in."""
+        known = self._worker.types
+        free = await self._pauses.unpaused(known)
+        return self._worker.parking.rooms(free, known, self._pauses.globs)
+
+    def _rooms(self, types: Mapping[str, int | None]) -> list[tuple[str, int | None]]:
+        """Each type that may be claimed, and how many more of it may run (None: no limit of its own)."""
         registry = self._queue.registry
         rooms: list[tuple[str, int | None]] = []
-        for type_ in types:
+        for type_, most in types.items():
             registration = registry.get(type_)
             if registration is None or registration.concurrency is None:
-                rooms.append((type_, None))
+                rooms.append((type_, most))
                 continue
             running = sum(attempt.row.type == type_ for attempt in self._worker._attempts.values())  # noqa: SLF001
-            rooms.append((type_, registration.concurrency - running))
+            left = registration.concurrency - running
+            rooms.append((type_, left if most is None else min(left, most)))
         return rooms
 
     async def _ask(self, types: list[str], limit: int, order: tuple[int, ...], *, alone: bool = False) -> Claimed:
@@ -400,7 +415,7 @@ class _Feeder:
         worker._awaits_quiet = worker._until_idle  # noqa: SLF001
         if worker.stopping:
             return
-        types = await self._pauses.unpaused(worker.types)
+        types = [type_ for type_, room in (await self._claimable()).items() if room != 0]
         if types:
             await self._ask(types, 1, _ORDER, alone=True)
         while worker.running and not worker.stopping:

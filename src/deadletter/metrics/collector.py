@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.exposition import choose_encoder
 
 from ..__about__ import __version__
+from ..engine.parking import opened_by_circuit
 from ..engine.pauses import paused
 from ..engine.presence import present, reserved
 from ..engine.sync import call_soon
@@ -82,12 +83,14 @@ async def snapshot(queue: DeadLetterQueue) -> Snapshot:
             counts = await queue.backend.counts(queue.name)
             # Where the alerts room counts what it sent: a queue of its own, which a purge of letters never touches.
             alerts = await queue.backend.counts(reserved("alerts", queue.name))
+            pauses = await paused(queue)
             return Snapshot(
                 queue=queue.name,
                 counts=counts,
                 alerts=alerts.lifetime,
                 workers=len(await present(queue)),
-                paused=len(await paused(queue)),
+                paused=len(pauses),
+                circuits=sum(map(opened_by_circuit, pauses)),
                 spooled=spooled,
             )
     except (BackendError, TimeoutError) as error:

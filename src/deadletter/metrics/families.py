@@ -33,6 +33,7 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "dlq_overdue": ("Pending tasks that have been due for more than a minute.", ()),
     "dlq_workers": ("Workers that gave a sign of life lately.", ()),
     "dlq_paused": ("Pauses that stand.", ()),
+    "dlq_circuits_open": ("Those of them that a circuit breaker made.", ()),
     "dlq_spooled": ("Captures of this process that wait in its local spool.", ()),
 }
 _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -80,6 +81,7 @@ class Snapshot:
     alerts: Mapping[tuple[str, str, str], int]
     workers: int = 0
     paused: int = 0
+    circuits: int = 0
     spooled: int | None = None
 
 
@@ -124,6 +126,7 @@ def fill(families: Families, seen: Snapshot, names: Names) -> None:
         return
     families.add(seen.queue, "dlq_workers", seen.workers)
     families.add(seen.queue, "dlq_paused", seen.paused)
+    families.add(seen.queue, "dlq_circuits_open", seen.circuits)
     _gauges(families, seen.queue, seen.counts, names)
     _counters(families, seen.queue, seen.counts, names)
     for family, counter in _ALERTS.items():

@@ -68,9 +68,10 @@ class Failed:
 
 @attrs.frozen
 class Postponed:
-    """The processor raised Postpone."""
+    """The processor raised Postpone, or was refused by an open circuit."""
 
     delay: float
+    refused: bool = False
 
 
 @attrs.frozen
