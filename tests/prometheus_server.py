@@ -63,7 +63,11 @@ def prometheus(folder: Path, targets: dict[str, Sequence[int]], *, rules: Sequen
         {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}]}
         for job, ports in targets.items()
     ]
-    told = {"global": {"scrape_interval": "1s"}, "scrape_configs": jobs, "rule_files": [str(path) for path in rules]}
+    told = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": jobs,
+        "rule_files": [str(path) for path in rules],
+    }
     (folder / "prometheus.yml").write_text(json.dumps(told))  # JSON is YAML
     port = free_port()
     log = folder / "log"

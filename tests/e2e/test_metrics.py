@@ -9,8 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -22,63 +21,9 @@ from deadletter.metrics import exposition, served
 
 from ..prometheus_server import Prometheus, prometheus, wait_for
 from ..redis_servers import valkey
+from ..worker_processes import APP, workers
 
 pytestmark = pytest.mark.full
-
-APP = """
-import os
-from deadletter import DeadLetterQueue, PermanentError
-
-dlq = DeadLetterQueue(os.environ["URL"], retry=[0.01], max_retries=1)
-
-@dlq.processor("flaky")  # fails once, then succeeds
-async def flaky(task):
-    from deadletter import current_attempt
-    if current_attempt().number == 1:
-        raise ConnectionError("reset")
-
-@dlq.processor("broken")
-async def broken(task):
-    raise OSError("no route")
-
-@dlq.processor("refused")
-async def refused(task):
-    raise PermanentError("no")
-
-@dlq.processor("fine")
-def fine(task):
-    pass
-"""
-
-
-@contextmanager
-def workers(folder: Path, url: str, count: int, *, ports: Sequence[int] = ()) -> Iterator[list[int]]:
-    """Worker processes, each with a page of its own; answers their ports. They are killed at the end."""
-    (folder / "seen.py").write_text(APP)
-    here = str(Path(deadletter.__file__).parents[1])
-    environ = {**os.environ, "URL": url, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "deadletter", "worker", "--app", "seen:dlq", "--log", "plain"]
-    started = []
-    try:
-        for n in range(count):
-            port = str(ports[n]) if ports else "0"
-            log = folder / f"worker-{n}.log"
-            with log.open("wb") as out:
-                process = subprocess.Popen(
-                    [*command, "--metrics-port", port], env=environ, cwd=folder, stdout=out, stderr=out
-                )
-            started.append((process, log))
-        yield [int(wait_for(lambda log=log: _port(log), log.name)) for _, log in started]
-    finally:
-        for process, _ in started:
-            process.send_signal(signal.SIGKILL)
-            process.wait(30)
-
-
-def _port(log: Path) -> str | None:
-    assert "Traceback" not in log.read_text(), log.read_text()
-    found = re.search(r"metrics are on http://127.0.0.1:(\d+)/metrics", log.read_text())
-    return found[1] if found else None
 
 
 def send(dlq: DeadLetterQueue, count: int, ledger: Counter[str]) -> None:
