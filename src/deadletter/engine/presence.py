@@ -25,7 +25,7 @@ LEASE_MS = 45_000
 BEAT = 15.0
 
 
-RESERVED = ("workers", "effects", "pauses", "alerts")
+RESERVED = ("workers", "effects", "pauses")
 
 
 def reserved(kind: str, queue: str) -> str:

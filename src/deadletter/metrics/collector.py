@@ -13,9 +13,10 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.exposition import choose_encoder
 
 from ..__about__ import __version__
+from ..engine.alerting import delivered, monitor_seen
 from ..engine.parking import opened_by_circuit
 from ..engine.pauses import paused
-from ..engine.presence import present, reserved
+from ..engine.presence import present
 from ..engine.sync import call_soon
 from ..model.errors import BackendError
 from .families import Families, Names, Snapshot, fill
@@ -81,13 +82,13 @@ async def snapshot(queue: DeadLetterQueue) -> Snapshot:
                 spooled = await queue.spooler.waiting()
             await queue.open()
             counts = await queue.backend.counts(queue.name)
-            # Where the alerts room counts what it sent: a queue of its own, which a purge of letters never touches.
-            alerts = await queue.backend.counts(reserved("alerts", queue.name))
+            seen = await monitor_seen(queue)
             pauses = await paused(queue)
             return Snapshot(
                 queue=queue.name,
                 counts=counts,
-                alerts=alerts.lifetime,
+                alerts=await delivered(queue),
+                monitored=None if seen is None else not seen.absent,
                 workers=len(await present(queue)),
                 paused=len(pauses),
                 circuits=sum(map(opened_by_circuit, pauses)),

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import attrs
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from ..engine.alerting import KINDS
 from ..model.record import Reason, State
 from ..model.row import DEAD, PENDING, RUNNING, Counts
 from .labels import OTHER, Bounded, label
@@ -16,10 +17,6 @@ _Sums: TypeAlias = dict[tuple[str, ...], int]  # by labels
 
 PRIORITIES = ("high", "normal", "low")  # by rank
 CHANNELS = ("email", "slack", "webhook", "log", "apprise")
-KINDS = (
-    *("task_dead", "threshold_exceeded", "threshold_critical", "threshold_resolved"),
-    *("overdue", "daily_summary", "purge_summary", "monitor_absent", "test"),
-)
 
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "dlq_up": ("Whether the store answered this scrape.", ()),
@@ -32,6 +29,7 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "dlq_running": ("Tasks that are leased.", ()),
     "dlq_overdue": ("Pending tasks that have been due for more than a minute.", ()),
     "dlq_workers": ("Workers that gave a sign of life lately.", ()),
+    "dlq_monitor_absent": ("Whether a monitor was there, and is gone for over two minutes.", ()),
     "dlq_paused": ("Pauses that stand.", ()),
     "dlq_circuits_open": ("Those of them that a circuit breaker made.", ()),
     "dlq_spooled": ("Captures of this process that wait in its local spool.", ()),
@@ -51,7 +49,7 @@ _COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "task_lease_losses": ("Attempts whose worker vanished.", ()),
     "dlq_removed": ("Tasks removed, by how.", ("how",)),
     "dlq_alerts_sent": ("Alerts delivered.", ("channel", "kind")),
-    "dlq_alerts_failed": ("Alerts that could not be delivered.", ("channel", "kind")),
+    "dlq_alerts_failed": ("Deliveries of alerts that failed, whether they succeed later or not.", ("channel", "kind")),
 }
 _PLAIN = {  # family → lifetime counter that it sums over all types
     "task_retry_attempts": "retry_attempts",
@@ -73,7 +71,8 @@ _ALERTS = {"dlq_alerts_sent": "alerts_sent", "dlq_alerts_failed": "alerts_failed
 class Snapshot:
     """A queue at one moment; ``counts`` None where its store is away.
 
-    ``alerts``: (alerts_sent or alerts_failed, channel, kind) → how many, since the queue was made.
+    ``alerts``: (alerts_sent or alerts_failed, channel, kind) → how many, since the queue was made; ``monitored`` None
+    where nobody ever did.
     """
 
     queue: str
@@ -82,6 +81,7 @@ class Snapshot:
     workers: int = 0
     paused: int = 0
     circuits: int = 0
+    monitored: bool | None = None
     spooled: int | None = None
 
 
@@ -92,6 +92,7 @@ class Names:
     types: Bounded = attrs.field(factory=Bounded)  # of failures
     letters: Bounded = attrs.field(factory=Bounded)  # types of dead letters
     errors: Bounded = attrs.field(factory=Bounded)
+    channels: Bounded = attrs.field(factory=lambda: Bounded(20))
     failures: Bounded = attrs.field(factory=lambda: Bounded(1000))  # pairs of the two
 
 
@@ -125,6 +126,7 @@ def fill(families: Families, seen: Snapshot, names: Names) -> None:
     if seen.counts is None:
         return
     families.add(seen.queue, "dlq_workers", seen.workers)
+    families.add(seen.queue, "dlq_monitor_absent", int(seen.monitored is False))
     families.add(seen.queue, "dlq_paused", seen.paused)
     families.add(seen.queue, "dlq_circuits_open", seen.circuits)
     _gauges(families, seen.queue, seen.counts, names)
@@ -133,7 +135,7 @@ def fill(families: Families, seen: Snapshot, names: Names) -> None:
         sums: _Sums = {(channel, kind): 0 for channel in CHANNELS for kind in KINDS}
         for (name, channel, kind), n in seen.alerts.items():
             if name == counter:
-                known = (channel if channel in CHANNELS else OTHER, kind if kind in KINDS else OTHER)
+                known = (names.channels(channel), kind)
                 sums[known] = sums.get(known, 0) + n
         families.add_all(seen.queue, family, sums)
 

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from deadletter import BackendUnavailable, DeadLetterQueue, InvalidSetting, PermanentError, Task
 from deadletter.backends.memory import MemoryBackend
+from deadletter.engine.alerting import alerts_queue
 from deadletter.metrics import DeadLetterCollector, exposition, served
 from deadletter.testing import VirtualClock
 
@@ -192,3 +193,22 @@ async def test_permanent_errors_count_under_their_own_name(dlq):
 
     await dlq.process_task(await dlq.enqueue(Task(type="a")), refuse)
     assert (await scrape(dlq))["task_failures_total{error=deadletter.PermanentError,type=a}"] == 1
+
+
+async def test_alerts_are_counted_by_channel_and_kind(dlq):
+    """Over all processes that deliver: they are tasks of a queue beside this one."""
+
+    async def cannot(_: Task) -> None:
+        raise ConnectionError("down")
+
+    alerts = DeadLetterQueue(dlq.backend, name=alerts_queue(dlq.name), clock=dlq.clock)
+    sent = [Task(type="slack.task_dead"), Task(type="slack.task_dead"), Task(type="mail.two.test")]
+    for task in sent:
+        await alerts.process_task(await alerts.enqueue(task), lambda _: None)
+    await alerts.process_task(await alerts.enqueue(Task(type="slack.overdue")), cannot)
+    found = await scrape(dlq)
+    assert found["dlq_alerts_sent_total{channel=slack,kind=task_dead}"] == 2
+    assert found["dlq_alerts_sent_total{channel=mail.two,kind=test}"] == 1
+    assert found["dlq_alerts_failed_total{channel=slack,kind=overdue}"] == 1
+    assert found["dlq_alerts_failed_total{channel=email,kind=overdue}"] == 0
+    assert found["dlq_monitor_absent"] == 0

@@ -75,8 +75,9 @@ def test_counts_become_samples():
         overdue={"b": 2, "c": 1},
         now_ms=10_000,
     )
-    alerts = {("alerts_sent", "slack", "task_dead"): 3, ("alerts_failed", "pager", "made up"): 1}
-    found = samples(seen(told, alerts=alerts, workers=3, paused=1, spooled=2))
+    alerts = {("alerts_sent", "slack", "task_dead"): 3, ("alerts_failed", "pager", "test"): 1}
+    found = samples(seen(told, alerts=alerts, workers=3, paused=1, spooled=2, monitored=False))
+    assert of(found, "dlq_monitor_absent") == 1
     assert of(found, "dlq_items_total", priority="high") == of(found, "dlq_items", priority="high") == 2
     assert of(found, "dlq_items_total", priority="normal") == 3
     assert of(found, "dlq_items_by_type", type="a") == 5
@@ -92,7 +93,7 @@ def test_counts_become_samples():
     assert of(found, "task_dead_total", reason="permanent") == 9
     assert of(found, "dlq_removed_total", how="aged_out") == 4
     assert of(found, "dlq_alerts_sent_total", channel="slack", kind="task_dead") == 3
-    assert of(found, "dlq_alerts_failed_total", channel="other", kind="other") == 1
+    assert of(found, "dlq_alerts_failed_total", channel="pager", kind="test") == 1
     assert (of(found, "dlq_workers"), of(found, "dlq_paused"), of(found, "dlq_spooled")) == (3, 1, 2)
 
 
