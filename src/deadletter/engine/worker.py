@@ -339,6 +339,8 @@ class _Feeder:
                 if most > 0:
                     answers.append(await self._ask(types, most, ranks))
                     left -= len(answers[-1].rows)
+        if self._op is not None and not answers:  # what a lost answer had got would wait out its lease
+            answers.append(await self._ask([], limit, order))
         due = [answer.next_due_ms for answer in answers if answer.next_due_ms is not None]
         return Claimed(
             rows=[row for answer in answers for row in answer.rows],
@@ -368,7 +370,7 @@ class _Feeder:
         return rooms
 
     async def _ask(self, types: list[str], limit: int, order: tuple[int, ...], *, alone: bool = False) -> Claimed:
-        """Claim, and start what was got."""
+        """Claim, and start what was got; a lost claim that is repeated may bring what was paused meanwhile."""
         options = self._queue.options
         if self._op is None:
             self._op = self._queue.chance.name()
@@ -389,10 +391,15 @@ class _Feeder:
             ),
         )
         self._op = None
-        if alone:
-            await self._tell_started(claimed.rows)
-        now = self._queue.clock.monotonic()
+        wanted = frozenset(types)
+        rows = [row for row in claimed.rows if row.type in wanted]
         for row in claimed.rows:
+            if row.type not in wanted:
+                self._settler.put(changes.release(row, f"{row.token}.s"))
+        if alone:
+            await self._tell_started(rows)
+        now = self._queue.clock.monotonic()
+        for row in rows:
             self._start(row, sent, claimed.now_ms, now)
         return claimed
 

@@ -193,6 +193,14 @@ class ClaimPromises(Promises):
         assert states == self.as_ordered(["running", "running", "pending", "pending"])
         assert await store.apply(changes.succeed(repeat.rows[0], op(), KEEP_MS)) == [DONE]
 
+    async def test_a_claim_of_no_types_answers_what_its_op_had_got(self, store: Store) -> None:
+        """Where all types are paused after an answer was lost, what it leased is met by its op; nothing new is leased."""
+        await store.put(new("a"), new("b"))
+        lost = await store.claim(op="again", limit=1)
+        assert len(lost.rows) == 1
+        assert (await store.claim(op="again", types=[], limit=2)).rows == lost.rows
+        assert (await store.claim(types=[], limit=2)).rows == []
+
     async def test_a_repeated_claim_by_id_answers_with_the_same_row(self, store: Store) -> None:
         """Sent again, a claim by id is not told that its own row runs elsewhere."""
         await store.put(new("a"))

@@ -349,6 +349,40 @@ async def test_where_all_is_paused_a_worker_asks_for_nothing(dlq, ran, backend, 
 
 
 @pytest.mark.parametrize("glob", ["*", "s*"])
+async def test_what_a_lost_answer_had_got_is_given_back_where_it_is_paused_meanwhile(
+    dlq, ran, backend, working, pass_until, clock, monkeypatch, glob
+):
+    """It would wait out its lease otherwise, or run though it is paused."""
+    claim = backend.claim
+    lost = []
+
+    async def cut(queue, wish):
+        claimed = await claim(queue, wish) if not lost or clock.monotonic() > lost[0] else None
+        if claimed is not None and claimed.rows and not lost:
+            lost.append(clock.monotonic() + 2 * EVERY)
+            await dlq.pause(glob, why="x")
+            claimed = None
+        if claimed is None:
+            raise BackendUnavailable("cut off")
+        return claimed
+
+    async def given_back():
+        return bool(lost) and (await dlq.get(task_id)).state == "pending"
+
+    monkeypatch.setattr(backend, "claim", cut)
+    task_id = await dlq.enqueue(Task(type="sms"))
+    async with working(dlq):
+        await pass_until(lambda: lost and clock.monotonic() > lost[0])
+        with anyio.fail_after(10):
+            while not await given_back():
+                clock.advance(0.1)
+                await anyio.sleep(0.001)
+        assert clock.monotonic() < lost[0] + 20, "well within its lease"
+        assert (await dlq.get(task_id)).attempts == 0
+    assert ran == []
+
+
+@pytest.mark.parametrize("glob", ["*", "s*"])
 async def test_it_reaches_a_worker_that_runs_and_so_does_its_end(
     dlq, make_queue, ran, working, pass_until, clock, glob
 ):
