@@ -16,6 +16,8 @@ nox.options.reuse_existing_virtualenvs = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SUITE = ("-e", ".[all,test]")
 PURE = ("model", "interfaces", "rules", "retry")
+MUTATED = ("rules", "model", "retry", "engine")
+HERE = {"PYTHONPATH": "src"}  # what is tested is what stands here
 FUZZED = sorted(path.name for path in Path("tests/fuzz/corpus").iterdir())
 
 
@@ -64,13 +66,25 @@ def full(session: nox.Session) -> None:
     """Run what needs Debian's packages, a quiet machine or more time."""
     session.install(*SUITE)
     session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "tests.proof", env=HERE)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run what takes minutes or hours."""
+    """Prove it at volume and write the figures down: 90 minutes, and on from there when it is started again."""
     session.install(*SUITE)
+    if not session.posargs:
+        session.run("python", "-m", "tests.proof", "--long", "--minutes", "90", env=HERE)
     session.run("python", "-m", "pytest", "-m", "soak", "--timeout=0", *session.posargs)
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """Spoil the library piece by piece, and count what the tests notice; goes on where it stopped. Or: one room."""
+    session.install(*SUITE)
+    for room in session.posargs or MUTATED:
+        session.run("python", "-m", "tests.mutation", room, env=HERE)
 
 
 @nox.session
@@ -79,7 +93,7 @@ def fuzz(session: nox.Session) -> None:
     session.install(*SUITE, *group("fuzz"))
     chosen, seconds = (session.posargs[:1], session.posargs[1:2]) if session.posargs else (FUZZED, [])
     for target in chosen:
-        session.run("python", "-m", "tests.fuzz", target, "--guided", *(seconds or ["60"]), env={"PYTHONPATH": "src"})
+        session.run("python", "-m", "tests.fuzz", target, "--guided", *(seconds or ["60"]), env=HERE)
 
 
 @nox.session

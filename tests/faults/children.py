@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def _become(role: str, log_file: str, said: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def _any_death(within: float, living: set[int]) -> tuple[int, int] | None:
+    """Who ended, and how: the first; None where nobody has within so many seconds."""
+    until = time.monotonic() + within
+    while True:
+        found, status = os.waitpid(-1, os.WNOHANG)
+        if found:
+            living.discard(found)
+            return found, os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.001)
+
+
 def serve() -> None:
     """Fork children as asked, and tell how they ended."""
     living: set[int] = set()
@@ -67,7 +81,9 @@ def serve() -> None:
             if pid == 0:
                 _become(request["role"], request["log"], request["said"])
             living.add(pid)
-            answer: int | None = pid
+            answer: object = pid
+        elif request["do"] == "any":
+            answer = _any_death(request["within"], living)
         else:
             found, status = os.waitpid(request["pid"], os.WNOHANG if request["do"] == "poll" else 0)
             answer = os.waitstatus_to_exitcode(status) if found else None

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +111,29 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def start(server: Server, store: Store, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+def start(server: Server, store: Store) -> Iterator[Callable[..., Child]]:
     """A function that starts a child on the store; what is left of them is killed at the end."""
+    with starting(server, store) as start_one:
+        yield start_one
+
+
+@contextmanager
+def starting(server: Server, store: Store) -> Iterator[Callable[..., Child]]:
+    """As ``start``, for who is no test."""
     children: list[Child] = []
     numbers = itertools.count(1)
 
     def start_one(role: str, **said: Any) -> Child:
-        said = {"name": f"{role}-{next(numbers)}", "url": store.url, "folder": str(tmp_path), **said}
-        pid = server.ask(do="start", role=role, log=str(tmp_path / "children.log"), said=said)
+        said = {"name": f"{role}-{next(numbers)}", "url": store.url, "folder": str(store.folder), **said}
+        pid = server.ask(do="start", role=role, log=str(store.folder / "children.log"), said=said)
         children.append(Child(server, pid, said["name"]))
         return children[-1]
 
-    yield start_one
-    for child in children:
-        child.kill()
+    try:
+        yield start_one
+    finally:
+        for child in children:
+            child.kill()
 
 
 def eventually(predicate: Callable[[], object], within: float = 15.0) -> Any:

@@ -31,9 +31,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisStore
     server.end()
 
 
-def kill_server(store: RedisStore, start: Start, kills: int) -> None:
+def kill_server(store: RedisStore, start: Start, kills: int, *, seed: int = 0) -> None:
     """Two workers and a producer at a time; the server dies when so many more were stored."""
-    chance = random.Random(kills)
+    chance = random.Random(seed)
     workers = [start("worker", **SETTINGS) for _ in range(2)]
     producer = start("producer", patient=True)
     for _ in range(kills):

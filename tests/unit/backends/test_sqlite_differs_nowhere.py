@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from sqlite3 import Connection
 from typing import Any
 
 import anyio
@@ -15,7 +16,7 @@ from deadletter.backends.memory import MemoryBackend
 from deadletter.backends.sqlite import SQLiteBackend
 from deadletter.interfaces import Backend
 from deadletter.model.record import EDITED, Reason
-from deadletter.model.row import BATCH, DEAD, PENDING, RUNNING, Change, Claim, FailureRow, NewRow, Row, Scan
+from deadletter.model.row import BATCH, DEAD, PENDING, RUNNING, Change, Claim, EventRow, FailureRow, NewRow, Row, Scan
 from deadletter.rules import changes
 from deadletter.testing import VirtualClock
 
@@ -176,18 +177,50 @@ class Pair:
         assert memory.oldest_dead_ms == sqlite.oldest_dead_ms
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_random_batches_agree(seed: int) -> None:
+def agree(seed: int) -> None:
+    """Take random steps on both, and hold all that can be seen against each other after each."""
     dice = random.Random(seed)
     clock = VirtualClock()
 
     async def run() -> None:
-        stores = (MemoryBackend(clock=clock), SQLiteBackend(":memory:", clock=clock, inline=True))
-        pair = Pair(clock, stores, dice)
-        for _ in range(STEPS):
-            await dice.choice([pair.insert, pair.claim, pair.claim, pair.apply, pair.apply, pair.sweep])()
-            await pair.look()
-            clock.advance(dice.choice([0, 0.001, 0.1, 0.6]))
-        await stores[1].aclose()
+        sqlite = SQLiteBackend(":memory:", clock=clock, inline=True)
+        pair = Pair(clock, (MemoryBackend(clock=clock), sqlite), dice)
+        try:
+            for _ in range(STEPS):
+                await dice.choice([pair.insert, pair.claim, pair.claim, pair.apply, pair.apply, pair.sweep])()
+                await pair.look()
+                clock.advance(dice.choice([0, 0.001, 0.1, 0.6]))
+            assert await events_of(pair.stores[0]) == await events_of(sqlite)
+            await sqlite._reading(nothing_left_over)
+        finally:
+            await sqlite.aclose()
 
     anyio.run(run)
+
+
+async def events_of(store: Backend) -> list[Any]:
+    """All stored events."""
+    found: list[Any] = []
+    with anyio.move_on_after(5):
+        await store.insert("q", [NewRow(id="last", type="last", state=DEAD)])
+        async with store.listen("q", 0) as signals:
+            async for signal in signals:
+                if isinstance(signal, EventRow):
+                    found.append(attrs.astuple(signal))
+                    if signal.task_id == "last":
+                        break
+    return found
+
+
+def nothing_left_over(connection: Connection) -> None:
+    """Failures belong to rows, and texts are kept as long as a failure uses them."""
+    ask = connection.execute
+    assert ask("SELECT count(*) FROM dl_failures WHERE task NOT IN (SELECT n FROM dl_rows)").fetchall() == [(0,)]
+    uses = ask("SELECT trace, count(*) FROM dl_failures WHERE trace IS NOT NULL GROUP BY trace").fetchall()
+    assert sorted(ask("SELECT n, uses FROM dl_traces").fetchall()) == sorted(uses)
+    assert sorted(ask("SELECT n FROM dl_texts").fetchall()) == sorted((trace,) for trace, _ in uses)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_batches_agree(seed: int) -> None:
+    agree(seed)

@@ -1,0 +1,112 @@
+"""A planted bug: one line of the library that says something else, for as long as somebody looks whether it shows."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import attrs
+import pytest
+
+from deadletter.backends.redis import scripts
+from deadletter.backends.sqlite import reads
+from deadletter.model.row import Change, Row, Verdict
+from deadletter.rules import changes, machine
+
+Kind = Literal["fence", "op id", "guard", "effect", "order", "clock", "key TTL", "index"]
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@attrs.frozen
+class Bug:
+    """What is spoilt, how, and who has to notice.
+
+    Attributes:
+        name: what the library does wrong with it.
+        kind: what was taken away.
+        where: the language that it is planted in.
+        noticed_by: the name of a search in ``notice.py``.
+        rare: many seeds are needed, so that the test command leaves it to the long run.
+    """
+
+    name: str
+    kind: Kind
+    where: Literal["Python", "SQL", "Lua"]
+    noticed_by: str
+    plant: Plant
+    rare: bool = False
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have it for a while."""
+        with pytest.MonkeyPatch.context() as patch:
+            self.plant(patch)
+            yield
+        scripts.load_script.cache_clear()
+
+
+def fence(spoil: Callable[[Row, Change], tuple[Row, Change]]) -> Plant:
+    """The machine's fence looks at something else."""
+    real = machine.fence
+
+    def spoilt(row: Row | None, change: Change, now_ms: int) -> Verdict | None:
+        return real(*(spoil(row, change) if row is not None else (row, change)), now_ms)
+
+    return lambda patch: patch.setattr(machine, "fence", spoilt)
+
+
+def constructor(name: str, **fields: object) -> Plant:
+    """A named change comes with other fields."""
+    real = getattr(changes, name)
+
+    def spoilt(*args: object, **options: object) -> Change:
+        return attrs.evolve(real(*args, **options), **fields)
+
+    return lambda patch: patch.setattr(changes, name, spoilt)
+
+
+def line(owner: Any, name: str, text: str, instead: str) -> Plant:
+    """One piece of a function's source is replaced in a copy; ``owner`` is the module or class that holds it."""
+    held = inspect.getattr_static(owner, name)
+    function = inspect.unwrap(held.fget if isinstance(held, property) else held)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(text) == 1, f"{name} holds {text!r} {source.count(text)} times"
+    module = sys.modules[function.__module__]
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        made: dict[str, Any] = {}
+        exec(f"from __future__ import annotations\n{source.replace(text, instead)}", module.__dict__, made)
+        patch.setattr(owner, name, made[name])
+
+    return plant
+
+
+def query(name: str, text: str, instead: str) -> Plant:
+    """One piece of a named statement of SQLite is replaced."""
+    statement = reads.Q[name]
+    assert statement.count(text) == 1, f"{name} holds {text!r} {statement.count(text)} times"
+    return lambda patch: patch.setitem(reads.Q, name, statement.replace(text, instead))
+
+
+def lua(file: str, *pairs: tuple[str, str]) -> Plant:
+    """Pieces of a Lua file are replaced; every script that includes it is put together anew."""
+    for text, _ in pairs:
+        assert text in scripts._read(file), f"{file}.lua holds no {text!r}"
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        read = scripts._read
+
+        def spoilt(name: str) -> str:
+            source = read(name)
+            for text, instead in pairs if name == file else ():
+                source = source.replace(text, instead, 1)
+            return source
+
+        patch.setattr(scripts, "_read", spoilt)
+        scripts.load_script.cache_clear()
+
+    return plant
