@@ -10,8 +10,10 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import math
 import os
 import pickle
+import resource
 import select
 import signal
 import sys
@@ -26,7 +28,8 @@ import pytest
 
 from .schema import SWITCH, Mutant, schema_of
 
-SLOWEST = 20.0  # seconds of a mutant's tests; beyond that it hangs, and hanging is noticed
+SLOWEST = 20.0  # seconds of processor time of a mutant's tests; beyond that it hangs, and hanging is noticed
+WAITS = 120.0  # seconds by the clock for what waits for ever: many, for the machine may be busy with others
 AT_ONCE = 2
 
 
@@ -126,8 +129,8 @@ class Plugin:
                     self._tell(Verdict(mutant, "unreached", None, 0.0))
                 else:
                     limit = min(SLOWEST, 5 + 10 * sum(seconds for _, seconds in tests))
-                    pid, pipe = _forked(session, [at for at, _ in tests], mutant.number)
-                    running[pid] = (mutant, pipe, time.monotonic(), limit)
+                    pid, pipe = _forked(session, [at for at, _ in tests], mutant.number, math.ceil(limit))
+                    running[pid] = (mutant, pipe, time.monotonic(), WAITS)
                 mutant = next(waiting, None)
             elif running:
                 self._collect(running)
@@ -147,7 +150,8 @@ class Plugin:
                 os.waitpid(pid, 0)
             told = pipe.read().decode() if ended else ""
             pipe.close()
-            word = "hangs" if not ended else "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+            code = os.waitstatus_to_exitcode(status) if ended else -signal.SIGXCPU
+            word = {0: "survived", -signal.SIGXCPU: "hangs"}.get(code, "killed")
             self._tell(Verdict(mutant, word, told or None, round(took, 2)))
             del running[pid]
 
@@ -189,7 +193,7 @@ class _Run:
     met: frozenset[int]
 
 
-def _forked(session: pytest.Session, tests: Sequence[int], number: int) -> tuple[int, BinaryIO]:
+def _forked(session: pytest.Session, tests: Sequence[int], number: int, seconds: int) -> tuple[int, BinaryIO]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -197,6 +201,7 @@ def _forked(session: pytest.Session, tests: Sequence[int], number: int) -> tuple
         os.setsid()
         code = 1
         with contextlib.suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
             SWITCHED.on = number
             runs = _run(session, tests, stop=True)
             failed = [run.at for run in runs if run.failed]

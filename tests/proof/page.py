@@ -22,15 +22,23 @@ def now() -> str:
 
 
 def commit() -> str:
-    """What was measured; ``+`` where files differ from the commit."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+    """What was measured; ``+`` where the library or its tests differ from the commit."""
+    return (_git("rev-parse", "--short=12", "HEAD") or "unknown") + _changed()
+
+
+def source() -> str:
+    """What the library and its tests are: equal as long as a batch would do the same, whatever else is committed."""
+    return " ".join(_git("rev-parse", "HEAD:src", "HEAD:tests").split()) + _changed()
+
+
+def _changed() -> str:
+    return "+" if _git("status", "--porcelain", "--", "src", "tests") else ""
+
+
+def _git(*arguments: str) -> str:
+    """The answer of git; empty where this is no clone."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def machine() -> str:

@@ -50,24 +50,24 @@ def batch(part: str, seed: int) -> Done:
 
 
 class Log:
-    """What is done of one commit, a line a batch, so that a run that is cut off loses none."""
+    """What is done of one state of the sources, a line a batch, so that a run that is cut off loses none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.done: dict[tuple[str, int], Done] = {}
-        self.began = page.now()
-        commit = page.commit()
+        self.began, self.commit = page.now(), page.commit()
+        source = page.source()
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         head = json.loads(lines[0]) if lines else {}
-        if head.get("commit") == commit:
-            self.began = head["began"]
+        if head.get("source") == source:
+            self.began, self.commit = head["began"], head["commit"]
             for told in map(json.loads, lines[1:]):
                 done = Done(**told)
                 if done.failed is None:
                     self.done[done.part, done.seed] = done
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"commit": commit, "began": self.began}) + "\n", "utf-8")
+            path.write_text(json.dumps({"source": source, "commit": self.commit, "began": self.began}) + "\n", "utf-8")
 
     def enter(self, done: Done) -> None:
         """Write one down."""
@@ -124,7 +124,7 @@ def figures(log: Log, *, long: bool) -> dict[str, Any]:
         }
     ends = [done.ended for done in log.done.values()]
     return {
-        "commit": page.commit(),
+        "commit": log.commit,
         "machine": page.machine(),
         "began": log.began,
         "ended": max(ends, default=log.began),

@@ -36,9 +36,9 @@ def test_a_run_goes_on_where_it_was_stopped(two_parts: None, tmp_path: Path) -> 
     assert ("a", 0) not in wanted(["a", "b"], again, long=True)
 
 
-def test_another_commit_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_sources_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Log(tmp_path / "log").enter(done("a", 0))
-    monkeypatch.setattr(page, "commit", lambda: "another")
+    monkeypatch.setattr(page, "source", lambda: "another")
     assert Log(tmp_path / "log").done == {}
 
 
