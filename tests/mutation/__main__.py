@@ -54,7 +54,8 @@ def measure(name: str, *, only: str | None, minutes: float) -> int:
                 flush=True,
             )
 
-    plugin = Plugin(wanted, tell, time.monotonic() + minutes * 60)
+    kept = ROOT / ".proof" / f"reach-{name}.pickle"
+    plugin = Plugin(wanted, kept, tell, time.monotonic() + minutes * 60)
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:randomly", "--no-header"]
     code = pytest.main([*options, *(str(Path(test)) for test in room.tests)], plugins=[plugin])
     if book.fresh:

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import attrs
 import pytest
 
+from ..proof import page
 from .schema import SWITCH, Mutant, schema_of
 
 SLOWEST = 20.0  # seconds of processor time of a mutant's tests; beyond that it hangs, and hanging is noticed
@@ -99,8 +100,9 @@ class Verdict:
 class Plugin:
     """Replaces the loop that runs tests."""
 
-    def __init__(self, mutants: Sequence[Mutant], tell: Callable[[Verdict], None], until: float) -> None:
+    def __init__(self, mutants: Sequence[Mutant], kept: Path, tell: Callable[[Verdict], None], until: float) -> None:
         self._mutants = mutants
+        self._kept = kept
         self._tell = tell
         self._until = until
 
@@ -118,7 +120,7 @@ class Plugin:
         """Everything."""
         if session.testsfailed:
             raise session.Interrupted(f"{session.testsfailed} modules could not be collected")
-        reach = self._reached(session)
+        reach = self._reach(session)
         waiting = iter(self._mutants)
         running: dict[int, tuple[Mutant, BinaryIO, float, float]] = {}
         mutant = next(waiting, None)
@@ -155,8 +157,22 @@ class Plugin:
             self._tell(Verdict(mutant, word, told or None, round(took, 2)))
             del running[pid]
 
+    def _reach(self, session: pytest.Session) -> dict[int, list[tuple[int, float]]]:
+        """Which tests meet each mutant, the quickest first: kept for the next run, as long as the sources are the same."""
+        source = page.source()
+        if self._kept.exists():
+            told = pickle.loads(self._kept.read_bytes())
+            if told["source"] == source:
+                found: dict[int, list[tuple[int, float]]] = told["reach"]
+                return found
+        reach = self._reached(session)
+        if not source.endswith("+"):
+            self._kept.parent.mkdir(exist_ok=True)
+            self._kept.write_bytes(pickle.dumps({"source": source, "reach": reach}))
+        return reach
+
     def _reached(self, session: pytest.Session) -> dict[int, list[tuple[int, float]]]:
-        """Which tests meet each mutant, the quickest first; the tests must pass, or nothing would be proved."""
+        """Find it out; the tests must pass, or nothing would be proved."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
