@@ -21,14 +21,14 @@ FENCES = [
     _bug(
         "a token that is given twice",
         "op id",
-        lua("claim", ("'running', op .. '-' .. id", "'running', owner .. '-' .. id")),
+        lua("claim", ("running\\31' .. op .. '-'", "running\\31' .. owner .. '-'")),
     ),
     _bug("a claim of what is expired", "guard", lua("claim", ("expires and expires <= now and 'expired'", "false"))),
     _bug("a suspect that is not found", "guard", lua("journal", ("row[LL] ~= '' and num(row[LL]) > 0", "false"))),
     _bug(
         "a suspect that is not hidden",
         "guard",
-        lua("claim", ("most_losses and num(head[LL]) >= most_losses or false", "alone")),
+        lua("claim", ("most_losses and num(losses) >= most_losses or false", "alone")),
     ),
     _bug("a repeat that finds no room", "guard", lua("insert", ("ids[found.id] = false", "local _ = nil"))),
 ]
@@ -42,7 +42,7 @@ KEYS = [
     _bug(
         "a key that outlives its row",
         "key TTL",
-        lua("journal", ("redis.call('DEL', prefix .. 'k:' .. row[KE])", "local _ = nil")),
+        lua("journal", ("deleted[#deleted + 1] = prefix .. 'k:' .. row[KE]", "local _ = nil")),
     ),
     _bug(
         "a key that expires by itself",
@@ -83,20 +83,13 @@ ORDER = [
         "order",
         lua(
             "apply",
-            (
-                "    enter(row, -1)\n    index(id, row, false)\n    row[OP] = op\n",
-                "    row[OP], row[ST] = op, kind[TO]\n    enter(row, -1)\n    index(id, row, false)\n",
-            ),
+            ("      enter(row, -1)\n      index(", "      row[ST] = kind[TO]\n      enter(row, -1)\n      index("),
         ),
     ),
     _bug(
         "a line's head that is read before the line is written",
         "order",
-        lua(
-            "journal",
-            ("  finish_records()\n  for", "  finish_records()\n  finish_lines()\n  for"),
-            ("  finish_lines()\n  finish_counts", "  finish_counts"),
-        ),
+        lua("journal", ("  finish_sets()\n  finish_lines()\n", "  finish_lines()\n  finish_sets()\n")),
     ),
     _bug("a conflict that stores", "order", lua("insert", ("if not same then", "if false then"))),
     _bug(
@@ -123,15 +116,9 @@ EFFECTS = [
     _bug("a tally that only grows", "effect", lua("journal", ("n ~= 0 and redis", "n > 0 and redis"))),
     _bug("a cursor one too far", "index", lua("scan", ("low = middle + 1", "low = middle + 2"))),
     _bug(
-        "a lost entry that is not noticed",
+        "a lease that stands in no index",
         "index",
-        lua(
-            "journal",
-            (
-                "place('live', id, to and row[CR])\n    return\n  elseif state == 'running'",
-                "return\n  elseif state == 'running'",
-            ),
-        ),
+        lua("journal", ("    place('lease', id, to and row[LE])\n", "")),
     ),
 ]
 
