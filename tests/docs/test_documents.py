@@ -97,6 +97,7 @@ SYBIL = Sybil(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory, our commands on the path, and no settings of whoever runs the tests."""
+    before = dict(os.environ)  # a page may set what tests after it would obey
     commands = tmp_path / "commands"
     commands.mkdir()
     for name, line in COMMANDS.items():
@@ -121,6 +122,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - known:
         if getattr(sys.modules[name], "__file__", None) and str(sys.modules[name].__file__).startswith(str(work)):
             del sys.modules[name]
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
