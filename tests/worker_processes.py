@@ -65,6 +65,28 @@ def workers(folder: Path, url: str, count: int, *, ports: Sequence[int] = ()) ->
             process.wait(30)
 
 
+@contextmanager
+def serving(folder: Path, url: str) -> Iterator[int]:
+    """A ``deadletter serve``; answers its port."""
+    here = str(Path(deadletter.__file__).parents[1])
+    environ = {**os.environ, "PYTHONPATH": here, "PYTHONDONTWRITEBYTECODE": "1"}
+    log = folder / "serve.log"
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "deadletter", "serve", "--url", url, "--port", "0"]
+        process = subprocess.Popen(command, env=environ, cwd=folder, stdout=out, stderr=out)
+
+    def port() -> int | None:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"serving http://127.0.0.1:(\d+)", log.read_text())
+        return int(found[1]) if found else None
+
+    try:
+        yield wait_for(port, "serve")
+    finally:
+        process.kill()
+        process.wait(30)
+
+
 def _port(log: Path) -> str | None:
     assert "Traceback" not in log.read_text(), log.read_text()
     found = re.search(r"metrics are on http://127.0.0.1:(\d+)/metrics", log.read_text())

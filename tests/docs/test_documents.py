@@ -34,6 +34,7 @@ from deadletter import DeadLetterQueue
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SLOW = {"use-with-your-framework"}  # importing three of them takes seconds
 RUN = {"python", "bash", "console"}
 SHOWN = {"sh", "text", "ini", "mermaid", "{toctree}"}
 FILE = re.compile(r"# (\w+\.py)\n")
@@ -145,7 +146,11 @@ async def close(namespace: dict[str, object]) -> None:
             await value.aclose()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.full) if page.stem in SLOW else page for page in PAGES],
+    ids=[name_of(page) for page in PAGES],
+)
 def test_every_block_runs(page: Path, folder: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     put_in_a_module(document, page, monkeypatch)

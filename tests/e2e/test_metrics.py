@@ -17,11 +17,11 @@ import pytest
 
 import deadletter
 from deadletter import DeadLetterQueue, Query, Task
-from deadletter.metrics import exposition, served
+from deadletter.metrics import exposition
 
 from ..prometheus_server import Prometheus, prometheus, wait_for
 from ..redis_servers import valkey
-from ..worker_processes import APP, workers
+from ..worker_processes import APP, serving, workers
 
 pytestmark = pytest.mark.full
 
@@ -69,7 +69,7 @@ def test_prometheus_agrees_with_the_ledger_over_processes_and_restarts(tmp_path:
     with ExitStack() as stack:
         running = stack.enter_context(ExitStack())
         ports = running.enter_context(workers(tmp_path, url, 3))
-        page = stack.enter_context(served([dlq], 0))
+        page = stack.enter_context(serving(tmp_path, url))
         server = stack.enter_context(prometheus(tmp_path / "prometheus", {"workers": ports, "serve": [page]}))
         wait_for(lambda: server.healthy() == pages, "four healthy targets")
         send(dlq, 20, ledger)
