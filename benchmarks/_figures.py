@@ -57,11 +57,13 @@ class Figure:
         unit: of its value.
         beside: the figure that it is divided by: the first of these that was measured.
         goals: backend → ``"value <= 20"`` or ``"ratio >= 0.7"``.
+        peers: where none of those was measured, the fastest of these.
     """
 
     unit: str
     beside: tuple[str, ...] = ()
     goals: Mapping[str, str] = {}
+    peers: tuple[str, ...] = ()
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -100,7 +102,8 @@ def table(runs: Sequence[Found], figures: Mapping[str, Figure], backend: str) ->
     rows: list[dict[str, object]] = []
     for name in sorted(names, key=lambda name: (*name.partition(" ")[:1], list(names).index(name))):
         figure = figures.get(name) or figures[name.partition(" @ ")[0]]
-        beside = next((other for other in figure.beside if other in value), None)
+        fastest = sorted((other for other in figure.peers if other in value), key=value.__getitem__, reverse=True)
+        beside = next((other for other in (*figure.beside, *fastest) if other in value), None)
         ratio = value[name] / value[beside] if beside is not None else None
         rows.append(
             {
