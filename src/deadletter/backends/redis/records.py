@@ -28,7 +28,6 @@ NO_TRACE = "-" * 32  # a failure without a traceback
 _STATES = {str(state): state for state in State}
 _ESCAPE = ESCAPE.encode()
 _SHA256 = 64  # digits
-_HEX = frozenset("0123456789abcdef")
 _LOOK = 500  # rows that one scan script looks at
 
 # Of a change: what its kind holds, and what is its own. Together they are all its fields.
@@ -160,9 +159,13 @@ def content_name(text: str) -> str:
 
 def _shortened(digest: str) -> str:
     """A SHA-256 in hex by its first 132 bits, as insert.lua does; anything else as it is."""
-    if len(digest) != _SHA256 or not _HEX.issuperset(digest):
+    if len(digest) != _SHA256:
         return digest
-    return urlsafe_b64encode(bytes.fromhex(digest[:34]))[:22].decode()
+    try:
+        raw = bytes.fromhex(digest)
+    except ValueError:
+        return digest
+    return urlsafe_b64encode(raw[:17])[:22].decode() if raw.hex() == digest else digest
 
 
 @functools.lru_cache(256)
@@ -343,6 +346,7 @@ def _row(id_: bytes, fields: bytes, body: bytes | None, failures: Sequence[bytes
     v = str(fields, "utf-8").split(BETWEEN)
     if _ESCAPE in fields:
         v = [unescaped(text) for text in v]
+    created_ms = int(v[27]) if v[27] else 0
     return Row(
         str(id_, "utf-8"),
         v[26],
@@ -350,16 +354,16 @@ def _row(id_: bytes, fields: bytes, body: bytes | None, failures: Sequence[bytes
         _STATES.get(v[1]) or v[1],
         v[2] or None,
         v[3] or None,
-        int(v[9] or 0),
-        int(v[10] or 0),
-        int(v[11] or 0),
-        int(v[14] or 0),
-        int(v[15] or 0),
+        int(v[9]) if v[9] else 0,
+        int(v[10]) if v[10] else 0,
+        int(v[11]) if v[11] else 0,
+        int(v[14]) if v[14] else 0,
+        int(v[15]) if v[15] else 0,
         v[6] == "1",
         v[7] == "1",
-        int(v[27] or 0),
-        int(v[16] or v[27] or 0),
-        int(v[17] or v[27] or 0),
+        created_ms,
+        int(v[16]) if v[16] else created_ms,
+        int(v[17]) if v[17] else created_ms,
         int(v[18]) if v[18] else None,
         int(v[12]) if v[12] else None,
         int(v[4]) if v[4] else None,

@@ -131,3 +131,18 @@ def test_a_backend_has_read_every_script_when_it_is_made(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(scripts, "_read", read)
     assert [load_script(name).name for name in NAMES] == list(NAMES)
+
+
+@pytest.mark.parametrize("digest", ["", "x", "d" * 63, "D" * 64, "g" * 64, " d" * 32, "ü" * 64])
+def test_only_a_sha256_in_hex_is_shortened(digest: str) -> None:
+    """Whatever else a caller takes for a digest stays as it is, so that no two become one."""
+    [*_, told, _, _, _, _, _, _] = records.insert_args([NewRow(id="a", type="t", digest=digest)])
+    assert told == digest
+
+
+def test_equal_digests_stay_equal_and_others_differ() -> None:
+    def told(digest: str) -> object:
+        return records.insert_args([NewRow(id="a", type="t", digest=digest)])[-7]
+
+    assert told("0123456789abcdef" * 4) == told("0123456789abcdef" * 4) == "ASNFZ4mrze8BI0VniavN7w"
+    assert told("0" * 32 + "1" + "0" * 31) != told("0" * 64)
