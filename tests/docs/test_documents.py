@@ -135,7 +135,8 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
 
 def put_in_a_module(document: Document, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Functions of a page have a module that can be found, as those of a file have."""
-    module = ModuleType(re.sub(r"\W", "_", page.stem.lower()))
+    name = re.sub(r"\W", "_", page.stem.lower())
+    module = ModuleType(f"{name}_page" if name in sys.stdlib_module_names else name)  # http.md is not http
     monkeypatch.setitem(sys.modules, module.__name__, module)
     document.namespace = module.__dict__
 
