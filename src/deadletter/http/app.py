@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.queue import DeadLetterQueue
-from . import changing, events, openapi, operating, probes, reading, reference
+from . import changing, dashboard, events, openapi, operating, probes, reading, reference
 from .access import Access, Authorize, Tokens, TokensLike
 from .door import Door, Hosts
 from .problems import Problem
@@ -29,6 +29,7 @@ def endpoints() -> list[Endpoint]:
         *probes.ENDPOINTS,
         *openapi.ENDPOINTS,
         *reference.ENDPOINTS,
+        *dashboard.endpoints(),
     ]
 
 
@@ -60,9 +61,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         site.operations.start()  # those that an earlier process left
+        site.samples.start()
         try:
             yield
         finally:
+            await site.samples.stop()
             await site.operations.stop()
 
     app = Starlette(

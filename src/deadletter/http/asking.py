@@ -88,14 +88,15 @@ async def read_json(request: Request, *, most: int) -> Any:
         raise Problem(415, f"{said}; send application/json", headers={"Accept": "application/json"})
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "a compressed body is not read here; send it as it is", headers={"Accept-Encoding": ""})
-    raw = await _body(request, most)
+    raw = await read_body(request, most)
     try:
         return loads_strict(raw, max_bytes=most)
     except InvalidTask as error:
         raise Problem(400, str(error)) from None
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int) -> bytes:
+    """The bytes of a body; raises Problem 413 for more than ``most``, 408 for one that never ends."""
     too_large = Problem(413, f"the body is larger than {most} bytes; send less")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 12 or int(length) > most):

@@ -15,6 +15,7 @@ from ..engine.queue import DeadLetterQueue
 from ..model.query import Query
 from ..model.record import TaskRecord
 from ..views import Viewer, item
+from . import samples
 from .access import Access, Grant, Level
 from .asking import query_of
 from .background import Background
@@ -32,6 +33,7 @@ class Site:
         viewer: what is hidden.
         access: who may do what.
         operations: carries operations out, from when one is ordered or found until none is left.
+        samples: writes the counters down for the dashboard's charts.
     """
 
     queue: DeadLetterQueue
@@ -39,13 +41,15 @@ class Site:
     viewer: Viewer
     access: Access
     operations: Background
+    samples: Background
 
     @classmethod
     def of(cls, queue: DeadLetterQueue, access: Access) -> Site:
         """The site of a queue."""
         viewer = Viewer(queue.options.hidden_paths)
         seen = viewer.queue(queue)
-        return cls(queue, seen, viewer, access, Background(partial(standing.work, queue, seen)))
+        operations = Background(partial(standing.work, queue, seen))
+        return cls(queue, seen, viewer, access, operations, Background(partial(samples.keep, queue)))
 
     @property
     def most_bytes(self) -> int:
