@@ -41,7 +41,7 @@ class Asset:
 
 
 def _read(name: str) -> Asset:
-    body = resources.files(__package__).joinpath("static", *name.split("/")).read_bytes()
+    body = resources.files("deadletter.http.dashboard").joinpath("static", *name.split("/")).read_bytes()
     return Asset(
         body, f"{_TYPES[name.rpartition('.')[2]]}; charset=utf-8", hashlib.blake2b(body, digest_size=6).hexdigest()
     )

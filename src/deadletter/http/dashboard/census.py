@@ -1,7 +1,7 @@
 """Letters counted by cause and by time of death, in a bounded number of rows for each page.
 
-A page looks through the newest letters. Where there are more, one walk through all of them goes on beside the requests
-and is shown once it has ended, with what died since added to it.
+A page looks through the newest letters. Where there are more, a store that keeps count by cause is asked; where it does
+not, one walk through all letters goes on beside the requests and is shown once it has ended, with what died since added.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 
 from ...model.errors import DeadLetterError
 from ...model.query import Query
-from ...model.row import DEAD, Row, Scan
+from ...model.row import DEAD, Grouped, Row, Scan
 from ...model.task import from_ms
 from ..background import Background
 from ..site import Site
@@ -143,6 +143,11 @@ class Census:
         if self._fresh.whole:
             self._all = None
             return self._fresh
+        indexed = await site.queue.backend.groups(
+            site.queue.name, Scan(state=DEAD, history=0, body=False), "fingerprint"
+        )
+        if indexed is not None:
+            return _exact(self._fresh, indexed)
         self._start(site)
         return self._fresh if self._all is None or self._all.looked < LOOKED else _mended(self._all, self._fresh, total)
 
@@ -189,6 +194,22 @@ async def _walk_through(site: Site, tally: Tally, most: int | None) -> None:
         if most is None:
             await queue.clock.sleep(_BREATH)
         scan = attrs.evolve(scan, after=found.after)
+
+
+def _exact(fresh: Tally, indexed: Sequence[Grouped]) -> Tally:
+    """What the store keeps count of, with the times of death of the newest letters."""
+    causes = {
+        group.key: Cause(
+            group.key,
+            group.newest,
+            group.first_ms,
+            group.count,
+            {*group.releases},
+            fresh.causes[group.key].slots if group.key in fresh.causes else Counter(),
+        )
+        for group in indexed
+    }
+    return attrs.evolve(fresh, causes=causes, looked=sum(group.count for group in indexed), whole=True)
 
 
 def _mended(counted: Tally, fresh: Tally, total: int) -> Tally:

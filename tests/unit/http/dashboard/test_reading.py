@@ -12,6 +12,7 @@ from deadletter import DeadLetterQueue, Query, Task
 from deadletter.http import create_app
 from deadletter.http.dashboard import census
 from deadletter.http.dashboard.filters import Filters
+from deadletter.model.row import Grouped
 
 from ..clients import client_of
 from .markup import Page
@@ -199,3 +200,20 @@ def test_bars_share_a_span():
 
 async def test_a_query_without_filters_is_the_default():
     assert Filters.of([("type", " "), ("told", "x")]).query == Query()
+
+
+async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, monkeypatch):
+    """Its counts are exact at once, and no letter is read for them."""
+    records = {record.task.type: record async for record in dlq.scan()}
+
+    async def groups(queue, scan, by):
+        assert by == "fingerprint"
+        rows = await dlq.backend.load(queue, [records["email.send"].id, records["report"].id])
+        return [Grouped(row.fingerprint, 7_000, row.time_ms, row, ["v1"]) for row in rows]
+
+    monkeypatch.setattr(dlq.backend, "groups", groups)
+    monkeypatch.setattr(census, "LOOKED", 1)
+    monkeypatch.setattr(census, "_STEP", 1)
+    text = (await see("/")).text
+    assert "2 causes of 3 letters" in text
+    assert "7,000 letters" in text
