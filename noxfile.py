@@ -119,6 +119,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def openapi(session: nox.Session) -> None:
+    """Write the OpenAPI document anew from the endpoints and classes of the HTTP API."""
+    session.install("-e", ".[http]")
+    code = "from deadletter.http.app import endpoints; from deadletter.http.openapi import written"
+    path = "docs/reference/openapi.json"
+    session.run("python", "-c", f"{code}; open({path!r}, 'wb').write(written(endpoints()))")
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(*SUITE, *group("docs"))

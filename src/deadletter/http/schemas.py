@@ -159,7 +159,7 @@ def _error(*, whole: bool) -> dict[str, Any]:
 
 def _failure() -> dict[str, Any]:
     error = _error(whole=True)["properties"]
-    return _object(**error, duration=or_null({"type": "number"}), worker=or_null(_TEXT))
+    return _object(**error, duration=or_null({"type": "number"}), worker=or_null(_TEXT), traceparent=or_null(_TEXT))
 
 
 def _problem() -> dict[str, Any]:

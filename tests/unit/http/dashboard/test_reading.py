@@ -209,7 +209,10 @@ async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, m
     async def groups(queue, scan, by):
         assert by == "fingerprint"
         rows = await dlq.backend.load(queue, [records["email.send"].id, records["report"].id])
-        return [Grouped(row.fingerprint, 7_000, row.time_ms, row, ["v1"]) for row in rows]
+        return [
+            Grouped(key=row.fingerprint, count=7_000, first_ms=row.time_ms, newest=row, releases=frozenset({"v1"}))
+            for row in rows
+        ]
 
     monkeypatch.setattr(dlq.backend, "groups", groups)
     monkeypatch.setattr(census, "LOOKED", 1)
