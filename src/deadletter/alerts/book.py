@@ -94,7 +94,8 @@ class Notes:
     """A monitor's book.
 
     Attributes:
-        since_ms: what happened before is not told.
+        since_ms: since when events are read; what died before is told from the letters that there were.
+        looked_around: whether those are noted.
         seq: the last event that was read; 0 before the first.
         edge_ms, edge: the time of that event, and the tasks of those at that very time.
         day: the last day whose summary was told.
@@ -105,6 +106,7 @@ class Notes:
     timing: Timing
     since_ms: int
     causes: Book
+    looked_around: bool = False
     seq: int = 0
     edge_ms: int = 0
     edge: list[str] = attrs.field(factory=list)
@@ -127,6 +129,7 @@ class Notes:
                 "version": VERSION,
                 "since_ms": self.since_ms,
                 "causes": self.causes.dump(),
+                "looked_around": self.looked_around,
                 "seq": str(self.seq),  # it may have more than 64 bits
                 "edge_ms": self.edge_ms,
                 "edge": self.edge,
@@ -149,6 +152,7 @@ class Notes:
             timing,
             data["since_ms"],
             Book.load(timing, data["causes"]),
+            looked_around=data["looked_around"],
             seq=int(data["seq"]),
             edge_ms=data["edge_ms"],
             edge=data["edge"],

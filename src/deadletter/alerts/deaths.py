@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from ..model.row import BATCH, DEAD, EventRow, Scan
+from ..model.row import BATCH, DEAD, EventRow, Row, Scan
 from .book import Notes
 from .grouping import Death
 from .routes import Routing
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..engine.queue import DeadLetterQueue
 
 _PRIORITIES = ("high", "normal", "low")
+_BATCH = 500
 _EDGE = 1_000  # tasks that are remembered of one millisecond
 
 
@@ -45,6 +46,18 @@ class Reader:
             self._pass(event)
         self._notes.causes.absorb(await self._routed(deaths))
 
+    async def look_around(self, keep: Callable[[], Awaitable[object]]) -> None:
+        """Note the letters that were there before anybody monitored the queue; ``keep`` is awaited now and then."""
+        batch: list[Death] = []
+        async for row in self._letters(None, self._notes.since_ms - 1):
+            batch.append(_death(row))
+            if len(batch) >= _BATCH:
+                self._notes.causes.absorb(await self._routed(batch))
+                batch = []
+                await keep()
+        self._notes.causes.absorb(await self._routed(batch))
+        self._notes.looked_around = True
+
     def _is_new(self, event: EventRow) -> bool:
         at_ms, counted = self._recounted
         return event.at_ms >= self._notes.since_ms and not (event.at_ms == at_ms and event.task_id in counted)
@@ -64,30 +77,34 @@ class Reader:
         found: list[Death] = []
         if event.at_ms < since_ms:
             return found
-        limit = min(self._queue.backend.scan_limit, 500)
+        known = set(notes.edge)
+        found += [
+            _death(row)
+            async for row in self._letters(since_ms, event.at_ms)
+            if not (row.time_ms == notes.edge_ms and row.id in known)
+        ]
+        self._recounted = event.at_ms, {death.id for death in found if death.at_ms == event.at_ms}
+        return found
+
+    async def _letters(self, since_ms: int | None, until_ms: int) -> AsyncIterator[Row]:
+        """The letters that died then, oldest death first."""
         scan = Scan(
             state=DEAD,
             newest_first=False,
             since_ms=since_ms,
-            until_ms=event.at_ms,
+            until_ms=until_ms,
             history=0,
             body=False,
             lean=True,
-            limit=limit,
+            limit=min(self._queue.backend.scan_limit, 500),
         )
-        known = set(notes.edge)
         while True:
             page = await self._queue.backend.scan(self._queue.name, scan)
-            found += [
-                Death(row.id, row.type, row.fingerprint or "", row.time_ms)
-                for row in page.rows
-                if not (row.time_ms == notes.edge_ms and row.id in known)
-            ]
+            for row in page.rows:
+                yield row
             if page.after is None:
-                break
+                return
             scan = attrs.evolve(scan, after=page.after)
-        self._recounted = event.at_ms, {death.id for death in found if death.at_ms == event.at_ms}
-        return found
 
     async def _routed(self, deaths: Sequence[Death]) -> list[Death]:
         priorities: dict[str, str] = {}
@@ -100,3 +117,7 @@ class Reader:
         return [
             attrs.evolve(death, route=self._routing.of_death(death.type, priorities.get(death.id))) for death in deaths
         ]
+
+
+def _death(row: Row) -> Death:
+    return Death(row.id, row.type, row.fingerprint or "", row.time_ms)

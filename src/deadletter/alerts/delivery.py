@@ -31,6 +31,7 @@ log = logging.getLogger("deadletter.monitor")
 _REMEMBERED = 7 * 24 * 3600  # seconds that a delivered alert stays known: as long as a dead monitor may owe it again
 _TRIED = 24 * 3600
 _AT_A_TIME = 4
+LEASE = 60.0  # seconds after which what a dead monitor was sending is sent by another one
 GRACE = 5.0  # seconds that a delivery under way has when its monitor is stopped; then it is repeated elsewhere
 
 
@@ -78,7 +79,7 @@ class Delivery:
             retry=policy or delivery_policy(),
             keep_finished=_REMEMBERED,
             dlq_ttl=queue.options.keep_letters_ms / 1000 if queue.options.keep_letters_ms is not None else None,
-            lease=60,
+            lease=LEASE,
             clock=queue.clock,
             chance=queue.chance,
             threads=queue.threads,

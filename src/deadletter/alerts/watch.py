@@ -82,6 +82,8 @@ class Watch:
     async def run(self, after_step: Callable[[], object] = lambda: None) -> None:
         """Watch until cancelled; raises Deposed, and whatever a store that is away raises."""
         bell, room = Bell(), Bell()
+        if not self._notes.looked_around:
+            await self._reader.look_around(self._seat.keep)
         await self._store()  # what was begun now, such as the day of the last summary, is gone on with by the next one
         await self._settle_debts()
         async with self._listening(bell, room):

@@ -81,6 +81,25 @@ def _dead(dlq: DeadLetterQueue, task: Task) -> NewRow:
     return attrs.evolve(dlq.new_row(task), state="dead", reason="rejected", history=[failure])
 
 
+async def test_letters_that_were_there_before_anybody_watched_are_told_once(
+    watching: Watching, die: Die, dlq: DeadLetterQueue, recorder: Recorder
+) -> None:
+    await die(3)
+    await die(2, type="charge")
+    for _ in range(2):
+        async with watching():
+            await dlq.clock.sleep(10)
+    assert sorted(alert.data["count"] for alert in recorder.of("task_dead")) == [2, 3]
+
+
+async def test_what_dies_right_after_it_was_started_is_told(dlq: DeadLetterQueue, die: Die, recorder: Recorder) -> None:
+    """Before it is even elected."""
+    async with Monitor(dlq, [recorder]):
+        await die(4)
+        await dlq.clock.sleep(20)
+    assert sum(alert.data["new"] for alert in recorder.of("task_dead")) == 4
+
+
 async def test_what_is_mended_is_told_and_what_comes_back_too(
     watching: Watching, die: Die, dlq: DeadLetterQueue, recorder: Recorder
 ) -> None:
