@@ -27,7 +27,7 @@ from ..model.outcome import Discarded, Failed, Outcome, Postponed, Released, Suc
 from ..model.query import glob_match
 from ..model.record import Pause
 from .guard import RowIdempotencyStore
-from .pauses import Pauses, paused
+from .pauses import Pauses, lift_one, paused
 from .presence import present
 
 if TYPE_CHECKING:
@@ -198,9 +198,7 @@ class Parking:
         return Postponed(wait, refused=True)
 
     async def _close(self, lot: _Lot) -> None:
-        standing = [pause for pause in await paused(self._queue) if pause.types == lot.glob]
-        if standing and opened_by_circuit(standing[0]):
-            await self._queue.resume(lot.glob)
+        await lift_one(self._queue, lot.glob, MARK)
         await self._give_up_right(lot)
 
     async def _give_up_right(self, lot: _Lot) -> None:
@@ -263,6 +261,9 @@ class Parking:
     async def _ask_to_probe(self, lot: _Lot, now: float, *, standing: bool) -> bool:
         if not standing:
             await self._pause(lot, "opened while the store was away")
+        elif not await self._made_by_circuit(lot):  # an operator's, of the same glob: nothing runs until it is lifted
+            lot.due = now + 1.0
+            return False
         begun = await self._rights.begin(f"probe:{lot.glob}", "probe", lot.circuit.recovery)
         if begun.word != "started":  # another worker's
             lot.due = now + max(1.0, begun.remaining or 0.0)

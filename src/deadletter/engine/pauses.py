@@ -67,6 +67,14 @@ async def resume(queue: DeadLetterQueue, types: str) -> list[Pause]:
     return _told(lifted)
 
 
+async def lift_one(queue: DeadLetterQueue, glob: str, mark: str) -> None:
+    """Lift the pause of this very glob, if its reason begins with ``mark``; those that it covers stay."""
+    rows = [row for row in await _rows(queue) if row.type == glob and _seen(row).why.startswith(mark)]
+    if rows:
+        lifts = [changes.lift(row, queue.chance.name(), _seen(row).why) for row in rows]
+        await queue.backend.apply(reserved("pauses", queue.name), lifts)
+
+
 async def paused(queue: DeadLetterQueue) -> list[Pause]:
     """See DeadLetterQueue.paused."""
     return _told(await _rows(queue))

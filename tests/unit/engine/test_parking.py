@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from deadletter import DeadLetterQueue, InvalidTask, PermanentError, State, Task
+from deadletter import BackendUnavailable, DeadLetterQueue, InvalidTask, PermanentError, Postpone, State, Task
 from deadletter.adapters.breakers import Breaker
+from deadletter.engine.guard import RowIdempotencyStore
 from deadletter.engine.parking import MARK
 from deadletter.metrics import exposition
 
@@ -25,6 +26,11 @@ class Service:
         self.calls.append((self.clock.monotonic(), task.id))
         if self.down:
             raise ConnectionError("down")
+
+
+@pytest.fixture(params=["asyncio", pytest.param("trio", marks=pytest.mark.full)], scope="module")
+def anyio_backend(request) -> str:
+    return request.param
 
 
 @pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.full)])
@@ -149,6 +155,103 @@ async def test_who_finds_a_circuit_open_takes_part_and_may_close_it(make_queue, 
     assert clock.monotonic() >= 30, "after the recovery"
 
 
+async def test_a_worker_that_vanished_while_it_probed_holds_up_nobody(make_queue, clock, service, working, pass_until):
+    dlq = make_queue()
+    serve(dlq, service, "t")
+    await dlq.pause("t", why=f"{MARK}5 failures in a row")
+    await dlq.enqueue(Task(type="t"))
+    service.down = False
+    vanished = await RowIdempotencyStore(dlq).begin("probe:t", "probe", 40)
+    assert vanished.word == "started"
+    async with working(dlq, breakers={"t": breaker()}):
+        await pass_until(lambda: service.calls, step=0.5)
+    assert 40 <= clock.monotonic() < 75
+
+
+async def test_a_store_that_cannot_be_told_is_told_later_and_nothing_runs_meanwhile(
+    make_queue, clock, service, working, pass_until, monkeypatch
+):
+    dlq = make_queue(retry=[1], max_retries=50)
+    serve(dlq, service, "t")
+    pause, refused = dlq.pause, []
+
+    async def away(types="*", *, why):
+        if clock.monotonic() < 20:
+            refused.append(why)
+            raise BackendUnavailable("away")
+        return await pause(types, why=why)
+
+    monkeypatch.setattr(dlq, "pause", away)
+    await dlq.enqueue_many([Task(type="t") for _ in range(6)])
+    async with working(dlq, breakers={"t": breaker()}, concurrency=1):
+        await pass_until(lambda: refused)
+        await pass_until(lambda: clock.monotonic() > 25)
+        assert len(service.calls) == 3
+        await pass_until(lambda: parked(dlq), step=0.5)
+        service.down = False
+
+        async def done() -> bool:
+            return (await dlq.stats()).by_state["succeeded"] == 6
+
+        await pass_until(done, step=0.2)
+
+
+async def test_a_probe_that_finds_nothing_to_do_leaves_its_turn_to_others(
+    make_queue, clock, service, working, pass_until
+):
+    dlq = make_queue()
+    serve(dlq, service, "t")
+    await dlq.pause("t", why=f"{MARK}5 failures in a row")
+    rights = RowIdempotencyStore(dlq)
+    async with working(dlq, breakers={"t": breaker()}):
+
+        async def held() -> bool:
+            begun = await rights.begin("probe:t", "probe", 30)
+            if begun.token is not None:
+                await rights.abandon(begun.token)
+            return begun.word == "in_progress"
+
+        await pass_until(held, step=0.5)
+        began = clock.monotonic()
+        await pass_until(lambda: clock.monotonic() > began + 100, step=1)
+        service.down = False
+        await dlq.enqueue(Task(type="t"))
+        await pass_until(lambda: service.calls, step=0.5)
+
+
+async def test_a_ramp_ends(make_queue, clock, service, working, pass_until):
+    dlq = make_queue(retry=[1])
+    serve(dlq, service, "t")
+    await dlq.pause("t", why=f"{MARK}5 failures in a row")
+    service.down = False
+    await dlq.enqueue(Task(type="t"))
+    async with working(dlq, breakers={"t": breaker()}) as worker:
+        await pass_until(lambda: service.calls, step=0.5)
+        began = clock.monotonic()
+        await pass_until(lambda: clock.monotonic() > began + 15, step=0.1)
+        assert worker.parking.rooms(["t"], ["t"], []) == {"t": None}
+
+
+async def test_a_probe_that_says_nothing_is_followed_by_another(make_queue, clock, service, working, pass_until):
+    dlq = make_queue()
+    seen = []
+
+    @dlq.processor("t")
+    async def run(task: Task) -> None:
+        seen.append(task.id)
+        if len(seen) == 1:
+            raise Postpone(1, "not this one")
+
+    await dlq.pause("t", why=f"{MARK}5 failures in a row")
+    await dlq.enqueue_many([Task(type="t"), Task(type="t")])
+    async with working(dlq, breakers={"t": breaker()}):
+
+        async def done() -> bool:
+            return (await dlq.stats()).by_state["succeeded"] == 2
+
+        await pass_until(done, step=0.5)
+
+
 async def test_an_operator_may_close_it(make_queue, clock, service, working, pass_until):
     dlq = make_queue(retry=[1], max_retries=50)
     serve(dlq, service, "t")
@@ -178,6 +281,42 @@ async def test_what_an_operator_paused_stays_paused(make_queue, clock, service, 
         began, before = clock.monotonic(), len(service.calls)
         await pass_until(lambda: clock.monotonic() > began + 100, step=1)
     assert len(service.calls) == before, "no probe either"
+
+
+async def test_a_pause_of_the_same_glob_by_an_operator_is_not_probed_nor_lifted(make_queue, clock, working, pass_until):
+    dlq = make_queue(retry=[1], max_retries=50)
+    calls = []
+
+    @dlq.processor("t")
+    async def run(task: Task) -> None:
+        calls.append(task.id)
+        await dlq.pause("t", why="noon")  # before enough have failed
+        raise ConnectionError("down")
+
+    await dlq.enqueue_many([Task(type="t") for _ in range(4)])
+    async with working(dlq, breakers={"t": breaker()}, concurrency=4) as worker:
+        await pass_until(lambda: len(calls) == 4 and not worker.running)
+        began = clock.monotonic()
+        await pass_until(lambda: clock.monotonic() > began + 70, step=1)
+    assert len(calls) == 4
+    assert [pause.why for pause in await dlq.paused()] == ["noon"]
+
+
+async def test_closing_a_circuit_lifts_no_pause_that_its_glob_covers(make_queue, clock, service, working, pass_until):
+    dlq = make_queue()
+    serve(dlq, service, "email.send", "email.bulk")
+    await dlq.pause("email.*", why=f"{MARK}5 failures in a row")
+    await dlq.pause("email.bulk", why="noon")
+    await dlq.enqueue_many([Task(type="email.send"), Task(type="email.bulk")])
+    service.down = False
+    async with working(dlq, breakers={"email.*": breaker()}):
+
+        async def closed() -> bool:
+            return not await parked(dlq)
+
+        await pass_until(closed, step=0.5)
+    assert [pause.types for pause in await dlq.paused()] == ["email.bulk"]
+    assert len(service.calls) == 1
 
 
 async def test_a_task_that_is_bad_by_itself_opens_nothing(make_queue, working, pass_until):
