@@ -38,7 +38,7 @@ _BATCHES = ["tests/conformance/test_memory.py", "tests/unit/backends/test_sqlite
 
 ROOMS = {
     "model": Room("model", ["tests/unit/model", "tests/unit/rules", "tests/unit/retry"], None, 0.9),
-    "rules": Room("rules", ["tests/unit/rules", *_BATCHES], None, 0.9),
+    "rules": Room("rules", ["tests/unit/rules", "tests/unit/engine/test_hidden_values.py", *_BATCHES], None, 0.9),
     "retry": Room("retry", ["tests/unit/retry"], None, 0.9),
     "engine": Room("engine", ["tests/unit/engine"], 300, 0.8),
 }

@@ -1,0 +1,141 @@
+"""The exact edge of a rule: the last value that is still on this side, and what is on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, Literal
+
+import pytest
+
+from deadletter.model.errors import InvalidTask, UnserializablePayload
+from deadletter.model.row import DEAD, PENDING, Row
+from deadletter.model.task import Task
+from deadletter.rules import changes
+from deadletter.rules.arguments import plain_arguments, repr_arguments
+from deadletter.rules.codec import JsonCodec, digest, encode_task, record_from_row
+from deadletter.rules.duration_text import parse_duration
+from deadletter.rules.redaction import check_paths, redactor
+from deadletter.rules.strict_json import LARGEST, SMALLEST
+from deadletter.rules.typed_json import dump, load
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    a: int
+    twice: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "twice", 2 * self.a)
+
+
+@dataclasses.dataclass
+class Open:
+    a: int
+    seen: int = dataclasses.field(init=False, default=0)
+
+
+class Slots:
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+
+def row(state: str = DEAD) -> Row:
+    return Row("t1", "mail", 1, state, created_ms=1, due_ms=1, ended_ms=1, format=1)
+
+
+def takes(value: object) -> None: ...
+
+
+@pytest.mark.parametrize(("length", "shown"), [(198, 200), (199, 200)])
+def test_a_repr_of_200_characters_is_whole_and_a_longer_one_is_cut(length: int, shown: int) -> None:
+    text = repr_arguments(takes, ("x" * length,), {})["value"]
+    assert len(text) == shown
+    assert text.endswith("...") is (length == 199)
+
+
+def test_what_is_inside_arguments_is_found() -> None:
+    pair = dataclasses.make_dataclass("Pair", ["left", "right"])
+    found = plain_arguments(
+        lambda a, b, c, d, e, f: None,
+        (Slots({"card": 1}), pair("l", [b"\xff"]), ("t", {"s"}), Color.RED, None, 1.5),
+        {},
+    )
+    assert found["a"] == {"inner": {"card": 1}}
+    assert found["b"] == {"left": "l", "right": ["\\xff"]}
+    assert found["c"] == ["t", ["s"]]
+    assert (found["e"], found["f"]) == (None, 1.5)
+
+
+def test_arguments_that_fit_no_signature_are_numbered_from_one() -> None:
+    assert plain_arguments(lambda: None, ("x", "y"), {"z": 1}) == {"argument 1": "x", "argument 2": "y", "z": 1}
+
+
+def test_a_member_in_a_literal_is_stored_by_its_value() -> None:
+    assert dump(Color.RED, Literal[Color.RED], "v") == "red"
+    assert load("red", Literal[Color.RED], "v") is Color.RED
+
+
+def test_a_frozen_dataclass_works_out_the_rest_and_an_open_one_keeps_its_state() -> None:
+    assert dump(Frozen(2), Frozen, "v") == {"a": 2}
+    assert load({"a": 2}, Frozen, "v").twice == 4
+    changed = Open(1)
+    changed.seen = 5
+    assert load(dump(changed, Open, "v"), Open, "v").seen == 5
+
+
+@pytest.mark.parametrize("number", [SMALLEST, LARGEST])
+def test_a_number_that_json_holds_is_never_read_from_text(number: int) -> None:
+    assert dump(number, int, "v") == number
+    with pytest.raises(InvalidTask):
+        load(str(number), int, "v")
+    beyond = number + (1 if number > 0 else -1)
+    assert load(dump(beyond, int, "v"), int, "v") == beyond
+
+
+@pytest.mark.parametrize(("length", "cut"), [(60, False), (61, True)])
+def test_a_text_in_a_message_is_cut_beyond_60_characters(length: int, cut: bool) -> None:
+    with pytest.raises(ValueError, match="is no duration") as caught:
+        parse_duration("x" * length)
+    told = str(caught.value).partition(" is no duration")[0]
+    assert told == (f"'{'x' * 57}'..." if cut else f"'{'x' * 60}'")
+
+
+@pytest.mark.parametrize("payload", [{"a": {1}}, {"a": object()}])
+def test_a_digest_names_what_has_no_form(payload: dict[str, Any]) -> None:
+    with pytest.raises(UnserializablePayload, match=r"^payload\.a"):
+        digest("mail", payload)
+
+
+def test_of_what_was_before_its_edits_the_last_20_are_kept() -> None:
+    earlier = [{"n": n} for n in range(25)]
+    body = encode_task(JsonCodec(), Task(type="mail", payload={}), max_payload_bytes=10_000, earlier=earlier)
+    stored = row()
+    stored.body = body
+    assert record_from_row(JsonCodec(), stored, queue="q").earlier == earlier[5:]
+
+
+@pytest.mark.parametrize("paths", ["abc", ["$defaults"], ["a", "$b"]])
+def test_paths_that_would_read_as_something_else_are_refused(paths: Any) -> None:
+    with pytest.raises(InvalidTask, match="is no list of paths"):
+        check_paths(paths)
+
+
+@pytest.mark.parametrize(
+    "change", [changes.cancel(row(PENDING), "op", 5), changes.purge(row(), "op", 5), changes.erase(row(), "op", 5)]
+)
+def test_who_gives_no_reason_has_none(change: Any) -> None:
+    assert change.why == ""
+
+
+def test_a_star_may_stand_for_no_level_and_for_several() -> None:
+    hides = redactor(("*.a", "*.*.b", "c.*"))
+    shown = hides.payload({"a": 1, "b": 2, "x": {"a": 3, "b": 4, "y": {"a": 5}}, "c": {"d": 6}})
+    hidden = {"$redacted": True}
+    assert shown == {"a": hidden, "b": hidden, "x": {"a": hidden, "b": hidden, "y": {"a": hidden}}, "c": {"d": hidden}}
