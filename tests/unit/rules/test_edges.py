@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
@@ -16,7 +17,7 @@ from deadletter.rules.arguments import plain_arguments, repr_arguments
 from deadletter.rules.codec import JsonCodec, digest, encode_task, record_from_row
 from deadletter.rules.duration_text import parse_duration
 from deadletter.rules.redaction import check_paths, redactor
-from deadletter.rules.strict_json import LARGEST, SMALLEST
+from deadletter.rules.strict_json import LARGEST, SMALLEST, loads_strict
 from deadletter.rules.typed_json import dump, load
 
 
@@ -139,3 +140,53 @@ def test_a_star_may_stand_for_no_level_and_for_several() -> None:
     shown = hides.payload({"a": 1, "b": 2, "x": {"a": 3, "b": 4, "y": {"a": 5}}, "c": {"d": 6}})
     hidden = {"$redacted": True}
     assert shown == {"a": hidden, "b": hidden, "x": {"a": hidden, "b": hidden, "y": {"a": hidden}}, "c": {"d": hidden}}
+
+
+class Surrogate:
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+def test_a_repr_that_is_no_unicode_is_escaped() -> None:
+    assert repr_arguments(takes, (Surrogate(),), {}) == {"value": "\\ud800"}
+
+
+def test_what_is_deeper_than_eight_levels_becomes_its_text() -> None:
+    def nested(levels: int) -> Any:
+        return "end" if levels == 0 else [nested(levels - 1)]
+
+    found = plain_arguments(takes, (nested(10),), {})["value"]
+    for _ in range(8):
+        assert isinstance(found, list)
+        [found] = found
+    assert found == "[['end']]"
+
+
+def test_no_more_than_2000_values_are_looked_at() -> None:
+    found = plain_arguments(takes, ([[n] for n in range(3_000)],), {})["value"]
+    assert 990 < len(found) < 2_001
+    assert found[0] == [0]
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "document"),
+    [
+        ("1", str | Decimal, "1"),
+        (Decimal(1), str | Decimal, {"$type": "Decimal", "value": "1"}),
+        (1, float | int, 1),
+        (1.5, int | float, 1.5),
+        ("x", int | str, "x"),
+        ([1], list[int] | str, [1]),
+    ],
+)
+def test_a_member_of_a_union_is_tagged_only_where_another_looks_the_same(
+    value: Any, annotation: Any, document: Any
+) -> None:
+    assert dump(value, annotation, "v") == document
+    again = load(document, annotation, "v")
+    assert (again, type(again)) == (value, type(value))
+
+
+def test_the_key_that_is_given_twice_is_named() -> None:
+    with pytest.raises(InvalidTask, match='the key "b" is given twice'):
+        loads_strict('{"a": 1, "b": 2, "b": 3}', max_bytes=100)
