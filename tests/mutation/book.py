@@ -36,8 +36,12 @@ class Book:
         self._known = {key: told for key, told in self._known.items() if key in self._planned}
 
     def knows(self, mutant: Mutant) -> bool:
-        """Whether it was noticed; who survived is tried again, for the tests may be better now."""
+        """Whether it was noticed."""
         return self._known.get(mutant.key, {}).get("word") in NOTICED
+
+    def missed(self, mutant: Mutant) -> bool:
+        """Whether it was tried, and nobody noticed."""
+        return mutant.key in self._known and not self.knows(mutant)
 
     def enter(self, verdict: Verdict) -> None:
         """Write one down."""

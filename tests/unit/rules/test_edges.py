@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import attrs
 import pytest
 
 from deadletter.model.errors import InvalidTask, UnserializablePayload
@@ -16,7 +17,7 @@ from deadletter.rules import changes
 from deadletter.rules.arguments import plain_arguments, repr_arguments
 from deadletter.rules.codec import JsonCodec, digest, encode_task, record_from_row
 from deadletter.rules.duration_text import parse_duration
-from deadletter.rules.redaction import check_paths, redactor
+from deadletter.rules.redaction import DEFAULT_PATHS, check_paths, marked_paths, path_mark, redactor
 from deadletter.rules.strict_json import LARGEST, SMALLEST, loads_strict
 from deadletter.rules.typed_json import dump, load
 
@@ -190,3 +191,70 @@ def test_a_member_of_a_union_is_tagged_only_where_another_looks_the_same(
 def test_the_key_that_is_given_twice_is_named() -> None:
     with pytest.raises(InvalidTask, match='the key "b" is given twice'):
         loads_strict('{"a": 1, "b": 2, "b": 3}', max_bytes=100)
+
+
+def nest(levels: int, wrap: Any) -> Any:
+    inner: Any = 1
+    for _ in range(levels):
+        inner = wrap(inner)
+    return inner
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "objects"])
+def test_a_payload_of_100_levels_is_stored_and_a_deeper_one_is_refused_by_its_path(wrap: Any) -> None:
+    codec = JsonCodec()
+    deepest = Task(type="mail", payload={"a": nest(99, wrap)})
+    assert codec.decode(encode_task(codec, deepest, max_payload_bytes=10_000))["p"] == deepest.payload
+    with pytest.raises(UnserializablePayload, match=r"^payload\.a.*100 levels"):
+        encode_task(codec, Task(type="mail", payload={"a": nest(100, wrap)}), max_payload_bytes=10_000)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+@attrs.frozen
+class Box:
+    size: int
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "document"),
+    [
+        (Point(1), Point | Box, {"x": 1, "y": 0}),
+        (Box(2), Point | Box, {"size": 2}),
+        ((1, 2), tuple[int, ...] | Box, [1, 2]),
+        ({"a": 1}, dict[str, int] | list[int], {"a": 1}),
+    ],
+)
+def test_classes_and_containers_of_a_union_are_told_apart_by_their_fields(
+    value: Any, annotation: Any, document: Any
+) -> None:
+    assert dump(value, annotation, "v") == document
+    assert load(document, annotation, "v") == value
+
+
+def test_a_field_with_a_default_may_be_left_out_of_a_member_of_a_union() -> None:
+    assert load({"x": 1}, Point | Box, "v") == Point(1)
+
+
+def test_what_expired_or_was_put_aside_says_by_which_error() -> None:
+    pending = row(PENDING)
+    pending.expires_ms = 1
+    failure = changes.expire(pending, "op").failure
+    assert failure is not None
+    assert (failure.error_type, failure.message) == (
+        "deadletter.Expired",
+        "no attempt ended before its expires_in had passed",
+    )
+
+
+def test_a_replay_without_a_reason_has_none() -> None:
+    assert changes.replay(row(), "op").why == ""
+
+
+def test_the_paths_of_a_mark_are_its_lines() -> None:
+    assert marked_paths(path_mark(("a", "b.c"), defaults=False)) == ("a", "b.c")
+    assert marked_paths(path_mark(("a",), defaults=True)) == (*DEFAULT_PATHS, "a")
+    assert marked_paths("") == ()
