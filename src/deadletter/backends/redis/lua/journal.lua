@@ -150,11 +150,14 @@ end
 
 local function tell(kind, id, type_, n, row, why)
   local told = {'kind', kind, 'at', now_text, 'id', id, 'type', type_, 'n', n}
-  for name, text in pairs({reason = row and row[RS], fingerprint = row and row[FP], why = why}) do
-    if text and text ~= '' then
-      told[#told + 1] = name
-      told[#told + 1] = text
-    end
+  if row and row[RS] ~= '' then
+    told[11], told[12] = 'reason', row[RS]
+  end
+  if row and row[FP] ~= '' then
+    told[#told + 1], told[#told + 2] = 'fingerprint', row[FP]
+  end
+  if why and why ~= '' then
+    told[#told + 1], told[#told + 2] = 'why', why
   end
   events[#events + 1] = told
 end
