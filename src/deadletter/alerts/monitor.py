@@ -135,11 +135,15 @@ class Monitor:
     async def run(self) -> None:
         """Watch and deliver until cancelled; no error of a store or channel ends it."""
         await self._queue.open()
-        async with anyio.create_task_group() as group:
-            for worker in self._delivery.workers():
-                group.start_soon(worker.run)
-            group.start_soon(self._heartbeat.run)
-            await self._reign()
+        try:
+            async with anyio.create_task_group() as group:
+                for worker in self._delivery.workers():
+                    group.start_soon(worker.run)
+                group.start_soon(self._heartbeat.run)
+                await self._reign()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._delivery.queue.aclose()
 
     async def test(self) -> list[Tested]:
         """Send a test alert through every channel, at once and without the store; answer what became of each."""

@@ -11,6 +11,7 @@ import anyio
 import attrs
 
 from ..interfaces.alerter import Alert
+from ..model.errors import BackendUnavailable
 from ..model.row import Counts, EventRow
 from ..model.task import from_ms
 from ..runtime.chance import new_id
@@ -105,6 +106,7 @@ class Watch:
                             bell.ring()
                             while len(self._events) >= _BUFFER:
                                 await room.wait()
+                self._failed = BackendUnavailable("it told no more events")
             except Exception as error:  # raised by the next step, outside of the group, which would wrap it
                 self._failed = error
                 bell.ring()
