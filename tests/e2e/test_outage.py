@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import anyio
 import pytest
 
+import deadletter
 from deadletter import DeadLetterQueue, Task
 from deadletter.adapters.breakers import Breaker
+from deadletter.engine.parking import MARK
 from deadletter.testing import VirtualClock
+
+from ..prometheus_server import wait_for
+from ..redis_servers import valkey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.full]
 
@@ -60,3 +70,54 @@ async def test_ten_minutes_without_the_service_cost_no_task_and_few_attempts(any
         allowed = (2 ** (tenth / 10) - 1) / math.log(2)  # the integral of a rate that doubles each second, from 1
         assert sum(at <= back + tenth / 10 for at in after) <= allowed + 1
     await dlq.aclose()
+
+
+APP = """
+import os, pathlib
+from deadletter import DeadLetterQueue
+from deadletter.adapters.breakers import Breaker
+
+dlq = DeadLetterQueue(os.environ["URL"], retry=[0.2], max_retries=3)
+dlq.breakers["mail"] = Breaker(5, 1)
+
+@dlq.processor("mail")
+async def mail(task):
+    if not pathlib.Path("up").exists():
+        raise ConnectionError("down")
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+def test_an_open_circuit_outlives_the_workers_that_opened_it(tmp_path: Path, store: str) -> None:
+    """Two processes share it, both are killed, another one takes part, and closes it when the service is back."""
+    url = valkey().emptied() if store == "redis" else f"sqlite:///{tmp_path / 'o.db'}"
+    (tmp_path / "mailer.py").write_text(APP)
+    environ = {**os.environ, "URL": url, "PYTHONPATH": str(Path(deadletter.__file__).parents[1])}
+    command = [sys.executable, "-m", "deadletter", "worker", "--app", "mailer:dlq", "--concurrency", "4"]
+
+    def start() -> subprocess.Popen[bytes]:
+        out = subprocess.DEVNULL
+        return subprocess.Popen(command, env=environ, cwd=tmp_path, stdout=out, stderr=out)
+
+    dlq = DeadLetterQueue(url)
+    dlq.sync.enqueue_many([Task(type="mail") for _ in range(60)])
+    running = [start(), start()]
+    try:
+        wait_for(lambda: any(pause.why.startswith(MARK) for pause in dlq.sync.paused()), "the circuit")
+        wait_for(lambda: dlq.sync.stats().by_state["running"] == 0, "the end of what was in flight")
+        for worker in running:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(30)
+        running = [start()]
+        wait_for(lambda: dlq.sync.stats().lifetime.get("postponed", 0) > 0, "a probe")
+        (tmp_path / "up").touch()
+        wait_for(lambda: dlq.sync.stats().by_state["succeeded"] == 60, "all of them")
+        stats = dlq.sync.stats()
+        assert stats.by_state["dead"] == 0
+        assert stats.lifetime["failures"] <= 2 * (5 + 4), "what opened it in each of two, and what was in flight"
+        assert not dlq.sync.paused()
+    finally:
+        for worker in running:
+            worker.kill()
+            worker.wait(30)
+        dlq.sync.aclose()
