@@ -111,7 +111,7 @@ def taken(known: Known, claim: Claim, op: str, token: str, at: Time) -> Known:
         token=token,
         lease=_later(at, claim.lease_ms),
         started=started,
-        alone=claim.alone,
+        alone=claim.alone and known.losses >= (claim.max_losses or 0),
         keep_ms=claim.keep_ms,
     )
 

@@ -55,6 +55,11 @@ class Options:
     max_payload_bytes: int
 
     @property
+    def suspicious(self) -> int:
+        """How many lease losses make a task run alone: the next one may be its last."""
+        return max(1, self.max_lease_losses - 1)
+
+    @property
     def hidden_paths(self) -> tuple[str, ...]:
         """Every path that this process hides."""
         return (*self.redact, *(DEFAULT_PATHS if self.redact_defaults else ()))

@@ -18,6 +18,7 @@ from .lazy import adopt
 from .options import make_options
 from .registry import Registration, Registry, is_async
 from .settler import Coalescer
+from .solitude import Solitude
 from .spooling import Spooler, open_spool
 from .sweeper import sweep
 from .sync import SyncQueue
@@ -34,6 +35,7 @@ __all__ = [
     "Registration",
     "Registry",
     "RowIdempotencyStore",
+    "Solitude",
     "Spooler",
     "SyncQueue",
     "SystemClock",

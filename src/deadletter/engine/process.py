@@ -15,6 +15,7 @@ from ..runtime.loops import loop_caller
 from .attempt import Attempt, begin, call, decide
 from .registry import Registration, is_async
 from .settler import persist
+from .solitude import Solo
 from .sweeper import change_for
 
 if TYPE_CHECKING:
@@ -27,14 +28,21 @@ _GIVE_UP_LEASES = 10  # how many leases long an outcome waits for a store that i
 
 async def process_task(queue: DeadLetterQueue, task_id: str, processor: Processor) -> bool:
     """See DeadLetterQueue.process_task."""
+    async with queue.solitude.visited() as solo:
+        return await _process(queue, task_id, processor, solo)
+
+
+async def _process(queue: DeadLetterQueue, task_id: str, processor: Processor, solo: Solo | None) -> bool:
     registration = Registration(processor=processor, is_async=is_async(processor))
     known = queue.registry
     for _ in range(3):  # a lapsed or expired row is dealt with first, then asked for again
         sent = queue.clock.monotonic()
-        claimed = await _claim(queue, task_id)
+        claimed = await _claim(queue, task_id, alone=solo is not None)
         if isinstance(claimed, bool):
             return claimed
         if isinstance(claimed, Row):
+            if solo is not None and not claimed.alone:  # no suspect: others may come
+                solo.mingle()
             try:
                 return await _run(queue, _begin(queue, claimed, registration, known.get(claimed.type), sent))
             except Undecodable as error:
@@ -58,7 +66,7 @@ def _begin(queue: DeadLetterQueue, row: Row, given: Registration, known: Registr
     return begin(queue, row, registration, worker=row.owner or "", sent=sent, now_ms=now_ms)
 
 
-async def _claim(queue: DeadLetterQueue, task_id: str) -> Row | bool | None:
+async def _claim(queue: DeadLetterQueue, task_id: str, *, alone: bool) -> Row | bool | None:
     """The leased row; an answer that needs none; or None where it is worth asking again."""
     options = queue.options
     claim = Claim(
@@ -66,7 +74,8 @@ async def _claim(queue: DeadLetterQueue, task_id: str) -> Row | bool | None:
         ids=[task_id],
         lease_ms=options.lease_ms,
         owner=f"process_task:{queue.chance.name()[:6]}",
-        alone=queue.keeper.idle,
+        max_losses=options.suspicious,
+        alone=alone,
         keep_ms=options.keep_letters_ms,
     )
     try:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .options import Options, RetryLike, make_options
     from .registry import Registration, Registry, is_async
     from .settler import Coalescer
+    from .solitude import Solitude
     from .spooling import Spooler, open_spool
     from .sweeper import sweep
     from .sync import SyncQueue
@@ -145,6 +146,7 @@ class DeadLetterQueue:
         self.registry = Registry()
         self.breakers: dict[str, Circuit] = {}  # by type or glob, for every worker that is given no others
         self.keeper = Keeper(self)
+        self.solitude = Solitude(self)
         self.idempotency: IdempotencyStore = idempotency or RowIdempotencyStore(self)
         self._insert_one: Coalescer[NewRow, Insertion] = Coalescer(self.insert, enqueueing.any_conflict)
         self._apply_one: Coalescer[Change, Verdict] = Coalescer(self.apply)
@@ -576,6 +578,7 @@ def living() -> Sequence[DeadLetterQueue]:
 def _after_fork() -> None:
     for queue in living():
         queue.keeper.after_fork()
+        queue.solitude.after_fork()
         queue._insert_one.forget()  # noqa: SLF001 - their loop is the parent's
         queue._apply_one.forget()  # noqa: SLF001
         if queue.spooler is not None:

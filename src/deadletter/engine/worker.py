@@ -39,6 +39,7 @@ log = logging.getLogger("deadletter.worker")
 _LOW_FIRST = 10  # each 10th claim looks at low first, so that it is never starved
 _SAFETY_POLL = 5.0  # seconds: what a lost hint costs at most
 _LISTEN_AGAIN = 0.5  # seconds until the next try to be woken by the store
+_AWAY_FROM_ONE = 1.0  # seconds until the next look whether somebody is still alone in this process
 _FIRST_WAIT = 0.05  # seconds, doubled while the store is away
 _LAST_WAIT = 5.0  # seconds that the last outcomes wait for a store that is away
 _ORDER, _REVERSED = (0, 1, 2), (2, 1, 0)
@@ -291,7 +292,11 @@ class _Feeder:
             await self._sleep(None)
             return False
         quiet = not worker.running and not self._settler.pending  # what ends during the claim may bring new work
-        claimed = await self._claim(min(room, worker._batch))  # noqa: SLF001 - one worker in two halves
+        with self._queue.solitude.shared() as is_open:
+            claimed = await self._claim(min(room, worker._batch)) if is_open else None  # noqa: SLF001 - one worker in two halves
+        if claimed is None:
+            await self._sleep(_AWAY_FROM_ONE)
+            return False
         if claimed.suspects:
             await self._run_suspect()
             return False
@@ -384,7 +389,7 @@ class _Feeder:
                 order=order,
                 lease_ms=options.lease_ms,
                 owner=self._worker.name,
-                max_losses=max(1, options.max_lease_losses - 1),
+                max_losses=options.suspicious,
                 alone=alone,
                 start=0 if alone else BATCH,  # dying of a lease that nothing ran under would be unjust
                 keep_ms=options.keep_letters_ms,
@@ -423,10 +428,13 @@ class _Feeder:
         if worker.stopping:
             return
         types = [type_ for type_, room in (await self._claimable()).items() if room != 0]
-        if types:
-            await self._ask(types, 1, _ORDER, alone=True)
-        while worker.running and not worker.stopping:
-            await self._sleep(None)
+        with self._queue.solitude.taken() as solo:
+            if solo is None:  # a process_task runs beside us: it must not be judged for that one
+                await self._sleep(_AWAY_FROM_ONE)
+            elif types:
+                await self._ask(types, 1, _ORDER, alone=True)
+            while worker.running and not worker.stopping:
+                await self._sleep(None)
 
     def _start(self, row: Row, sent: float, now_ms: int, now: float) -> None:
         registration = self._queue.registry.get(row.type)

@@ -169,7 +169,8 @@ class Claim:
         owner: the worker's name.
         start: the first n rows are claimed as started, the rest as held.
         max_losses: rows with this many lease losses or more are suspects: hidden, and told by ``Claimed.suspects``.
-        alone: claim one suspect (limit 1), marked ``alone``; with ``ids``, mark them alone.
+        alone: claim one suspect (limit 1), marked ``alone``; with ``ids``, mark those of them that are suspects (without
+            ``max_losses`` all).
         keep_ms: the claimer's dlq_ttl, stamped on the row for whoever finds it dead.
     """
 

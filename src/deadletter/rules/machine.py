@@ -230,7 +230,7 @@ def take(row: Row, claim: Claim, index: int, now_ms: int, journal: Journal) -> N
     row.lease_ms = now_ms + claim.lease_ms
     row.owner = claim.owner
     row.started = index < claim.start
-    row.alone = claim.alone
+    row.alone = claim.alone and row.lease_losses >= (claim.max_losses or 0)
     row.keep_ms = claim.keep_ms
     journal.enter(row)
 

@@ -237,6 +237,17 @@ class ClaimPromises(Promises):
         assert (await store.claim(limit=1, max_losses=2, alone=True)).rows == []
         assert await store.state("b") == "pending"
 
+    async def test_a_claim_by_id_marks_suspects_alone(self, store: Store) -> None:
+        """Only what is to be judged by its next loss is marked: of its neighbours in one claim nobody is alone."""
+        await self._lose(store, "a", 2)
+        await store.put(new("b"))
+        await self._lose(store, "c", 1)
+        claimed = await store.claim(ids=["a", "b", "c"], limit=3, max_losses=2, alone=True)
+        assert {row.id: row.alone for row in claimed.rows} == {"a": True, "b": False, "c": False}
+        assert {id_: (await store.row(id_)).alone for id_ in "abc"} == {"a": True, "b": False, "c": False}
+        repeated = await store.claim(op=claimed.rows[0].op, ids=["a", "b", "c"], limit=3, max_losses=2, alone=True)
+        assert {row.id: row.alone for row in repeated.rows} == {"a": True, "b": False, "c": False}
+
     async def test_a_claim_by_id_can_be_alone(self, store: Store) -> None:
         """One attempt asked for by id runs a suspect as alone."""
         await self._lose(store, "a", 2)

@@ -112,14 +112,15 @@ def update_rows(connection: Connection, touched: Iterable[Held]) -> None:
         connection.executemany(sql, parameters_of)
 
 
-def update_taken(connection: Connection, taken: Mapping[int, Row], started: int) -> None:
-    """Write what ``machine.take`` has just changed, by number; the first ``started`` of them are started."""
-    numbers = list(taken)
-    for part in (numbers[:started], numbers[started:]):
-        if part:
-            row = taken[part[0]]
-            same = [row.op, row.op, int(row.started), int(row.alone), row.lease_ms, row.keep_ms, row.owner]
-            _update_alike(connection, _TAKE, same, part)
+def update_taken(connection: Connection, taken: Mapping[int, Row]) -> None:
+    """Write what ``machine.take`` has just changed in rows of one claim, by number."""
+    alike: dict[tuple[bool, bool], list[int]] = {}
+    for number, row in taken.items():
+        alike.setdefault((row.started, row.alone), []).append(number)
+    for part in alike.values():
+        row = taken[part[0]]
+        same = [row.op, row.op, int(row.started), int(row.alone), row.lease_ms, row.keep_ms, row.owner]
+        _update_alike(connection, _TAKE, same, part)
 
 
 def _update_alike(connection: Connection, sql: str, parameters: Sequence[object], numbers: list[int]) -> None:

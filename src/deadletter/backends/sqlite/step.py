@@ -291,7 +291,7 @@ class Step:
         taken = {n: Row(*by_number[n][1:]) for n in numbers}
         for index, row in enumerate(taken.values()):
             machine.take(row, claim, index, now_ms, journal)
-        update_taken(self.connection, taken, claim.start)
+        update_taken(self.connection, taken)
         for n, row in taken.items():
             self._leased[number, row.id] = (n, (*fence_of(row), _UNREAD))
         with_last_failure(self.connection, taken)

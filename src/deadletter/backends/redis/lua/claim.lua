@@ -28,11 +28,12 @@ local ends = ms(now + lease)
 local BEFORE_ID = '\31running\31' .. op .. '-'
 local AFTER_ID = '\31' .. op .. '\31' .. ends .. '\31' .. owner .. '\31'
 local AFTER_START = '\31' .. (alone and '1' or '') .. '\31' .. keep .. '\31'
+local NOT_ALONE = '\31\31' .. keep .. '\31'
 
-local function lease_to_us(id, record, failures)
+local function lease_to_us(id, record, failures, innocent)
   local format, _, middle, rest = string.match(record, HEAD)
-  record = format .. BEFORE_ID .. id .. AFTER_ID .. (taken < start and '1' or '') .. AFTER_START .. middle
-    .. string.sub(record, rest)
+  record = format .. BEFORE_ID .. id .. AFTER_ID .. (taken < start and '1' or '')
+    .. (innocent and NOT_ALONE or AFTER_START) .. middle .. string.sub(record, rest)
   taken = taken + 1
   claimed[#claimed + 1], claimed[#claimed + 2] = id, record
   has_failures[id] = failures ~= ''
@@ -249,7 +250,7 @@ local function by_ids()
       local id, row, record = unpack(one)
       enter(row, -1)
       index(id, row, false)
-      lease_to_us(id, record, row[NF])
+      lease_to_us(id, record, row[NF], num(row[LL]) < (most_losses or 0))
       row[ST], row[LE] = 'running', ends
       enter(row, 1)
       index(id, row, true)
