@@ -14,6 +14,9 @@ from .redis_store import RedisStore
 pytestmark = pytest.mark.parametrize("store", ["redis", pytest.param("debian", marks=pytest.mark.full)], indirect=True)
 
 
+LONG = {"text": "x" * 2_000}  # kept beside the record
+
+
 def places(store: RedisStore, id_: str) -> list[str]:
     """The indexes that hold an id."""
     sets = store.snapshot().values["zset"]
@@ -21,18 +24,19 @@ def places(store: RedisStore, id_: str) -> list[str]:
 
 
 def test_of_one_that_waited(store: RedisStore, start: Callable[..., Child]) -> None:
-    store.enqueue(*(Task(type="work", id=f"t{i}", expires_in=60) for i in range(5)))
+    store.enqueue(*(Task(type="work", id=f"t{i}", expires_in=60, payload=LONG) for i in range(5)))
     store.ask("DEL", f"{store.prefix}t:t2")
     start("worker", lease=5)
     eventually(lambda: sorted(store.in_state("succeeded")) == ["t0", "t1", "t3", "t4"])
     assert store.counters()["orphans"] == store.events()["lost"] == 1
-    assert not any(name.startswith("due:") for name in places(store, "t2"))
+    assert places(store, "t2") == []
+    assert list(store.differences()) == []
     assert store.began("t2") == []
 
 
 def test_of_one_that_ran(store: RedisStore, start: Callable[..., Child]) -> None:
     """Its outcome finds no record, which its worker survives; its lease, once over, is taken away."""
-    store.enqueue(Task(type="work", id="x", payload={"do": "hang", "times": 1}))
+    store.enqueue(Task(type="work", id="x", payload={"do": "hang", "times": 1, **LONG}))
     worker = start("worker", lease=0.4)
     eventually(lambda: store.began("x"))
     store.ask("DEL", f"{store.prefix}t:x")
@@ -41,4 +45,5 @@ def test_of_one_that_ran(store: RedisStore, start: Callable[..., Child]) -> None
     eventually(lambda: store.counters().get("orphans") == 1)
     assert store.events()["lost"] == 1
     assert places(store, "x") == []
+    assert list(store.differences()) == []
     assert not worker.ended()

@@ -107,7 +107,7 @@ local function meet(self)
     place(self.set, id, false)
     touched[self.name] = true
     if not record then
-      orphan(id)
+      orphan(id, self.name)
     end
     return
   end

@@ -162,9 +162,47 @@ local function tell(kind, id, type_, n, row, why)
   events[#events + 1] = told
 end
 
-local function orphan(id) -- an index entry whose record somebody deleted
+-- An index entry whose record somebody deleted: what else there is of it goes in the same step. One that waited is
+-- counted out by the line where it was met; what type ran, nobody knows any more (recount_running).
+local function orphan(id, line)
   count(cjson.encode({'orphans', '', ''}), 1)
   tell('lost', id, '', 1, nil, 'its record is missing')
+  for _, set in ipairs({'live', 'expires', 'lease'}) do
+    place(set, id, false)
+  end
+  wipe(id)
+  deleted[#deleted + 1] = prefix .. 'p:' .. id
+  if line then
+    place('due:' .. line, id, false)
+    place('lost:' .. line, id, false)
+    touched[line] = true
+    local field = 'pending ' .. string.sub(line, 1, 1) .. ' 0 ' .. string.sub(line, 3)
+    tally[field] = (tally[field] or 0) - 1
+  end
+end
+
+local FEW = 500 -- rows or fields that are counted anew
+
+-- Where nothing that runs has been entered in this step.
+local function recount_running()
+  local ids = redis.call('ZRANGE', prefix .. 'lease', '0', FEW)
+  if #ids == 0 or #ids > FEW or redis.call('HLEN', prefix .. 'tally') > FEW then
+    return
+  end
+  local found = {}
+  for _, record in ipairs(redis.call('MGET', unpack(keys_of('t:', ids)))) do
+    local row = record and parse(record)
+    if row and row[ST] == 'running' then
+      local field = 'running ' .. row[PR] .. ' 0 ' .. row[TY]
+      found[field] = (found[field] or 0) + 1
+    end
+  end
+  local told = redis.call('HGETALL', prefix .. 'tally')
+  for at = 1, #told, 2 do
+    if string.sub(told[at], 1, 8) == 'running ' then
+      tally[told[at]] = (found[told[at]] or 0) - tonumber(told[at + 1])
+    end
+  end
 end
 
 local function save(id, row)

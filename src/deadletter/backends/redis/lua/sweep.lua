@@ -23,6 +23,7 @@ for _, type_ in ipairs(aged_types) do
   tell('purged', '', type_, aged[type_], nil, 'past its keep')
 end
 
+local recount = false
 local function late(set, state, field)
   for _, id in ipairs(upto_now(set, limit - #told_rows / 2)) do
     local row, record = load(id)
@@ -31,9 +32,9 @@ local function late(set, state, field)
       tell_row(id, record, row[NF] ~= '', 1, body)
     else -- an entry whose record somebody deleted
       place(set, id, false)
-      if not row then
-        place('live', id, false)
+      if not row and set == 'lease' then -- one that waited is met where it waits
         orphan(id)
+        recount = true
       end
     end
   end
@@ -41,6 +42,9 @@ end
 late('lease', 'running', LE)
 if #told_rows / 2 < limit then
   late('expires', 'pending', EX)
+end
+if recount then
+  recount_running()
 end
 finish()
 return {'ok', now_text, texts(), more, told_rows}
