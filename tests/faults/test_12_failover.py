@@ -27,12 +27,13 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.mark.full
-def test_a_killed_primary_of_a_cluster_loses_nothing(cluster: Cluster) -> None:
-    anyio.run(kill_under_load, cluster)
+@pytest.mark.parametrize("shards", [1, 4])
+def test_a_killed_primary_of_a_cluster_loses_nothing(cluster: Cluster, shards: int) -> None:
+    anyio.run(kill_under_load, cluster, shards)
 
 
-async def kill_under_load(cluster: Cluster) -> None:
-    dlq = DeadLetterQueue(RedisBackend(cluster.url, durability="wait:1"), retry=[0.1], lease=3)
+async def kill_under_load(cluster: Cluster, shards: int) -> None:
+    dlq = DeadLetterQueue(RedisBackend(cluster.url, shards=shards, durability="wait:1"), retry=[0.1], lease=3)
     acknowledged: list[str] = []
     began: Counter[str] = Counter()
 

@@ -19,7 +19,7 @@ from deadletter.model.row import Claim, NewRow, Verdict
 from deadletter.rules import changes
 
 from ..redis_cluster import Cluster
-from ..redis_servers import valkey_program
+from ..redis_servers import debian_program, valkey_program
 from .conftest import recount, soon
 
 MOVES = 20
@@ -32,8 +32,8 @@ SLOT = key_slot(PREFIX.encode())
 class Load:
     """A producer and a worker on one queue, and what they were told."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.dlq = DeadLetterQueue(RedisBackend(cluster.url), retry=[0.01, 0.01], lease=60)
+    def __init__(self, cluster: Cluster, shards: int) -> None:
+        self.dlq = DeadLetterQueue(RedisBackend(cluster.url, shards=shards), retry=[0.01, 0.01], lease=60)
         self.acknowledged: list[str] = []
         self.effects: Counter[str] = Counter()
         self.refused: list[str] = []
@@ -92,17 +92,17 @@ async def under_load(load: Load) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def move_slots(cluster: Cluster, moves: int = MOVES) -> None:
-    """Move the queue's slot from primary to primary under load, then check all that must hold."""
-    load = Load(cluster)
+async def move_slots(cluster: Cluster, shards: int, moves: int = MOVES) -> None:
+    """Move the queue's slots, one after the other, from primary to primary under load; then check all that must hold."""
+    load = Load(cluster, shards)
     async with under_load(load):
-        for _ in range(moves):
+        for n in range(moves):
             before = len(load.acknowledged)
-            source = cluster.owner(PREFIX)
-            target = (source + 1) % len(cluster.primaries)
-            await anyio.to_thread.run_sync(cluster.move, SLOT, target)
+            its = prefix("default", n % shards)
+            target = (cluster.owner(its) + 1) % len(cluster.primaries)
+            await anyio.to_thread.run_sync(cluster.move, key_slot(its.encode()), target)
             await soon(lambda before=before: _more(load, before), within=20)
-    check(load, cluster)
+    check(load, [Stored(cluster, shard) for shard in range(shards)])
     await recount(load.dlq.backend)
     await load.dlq.aclose()
 
@@ -111,10 +111,11 @@ async def _more(load: Load, before: int) -> bool:
     return len(load.acknowledged) > before + 5
 
 
-def check(load: Load, cluster: Cluster) -> None:
+def check(load: Load, stored: list[Stored]) -> None:
     """I1 to I3, I5 and I6, by the keys themselves."""
-    store = Stored(cluster)
-    ended = {id_: row for id_, row in store.rows.items() if row["type"] == "work"}
+    ended = {id_: row for store in stored for id_, row in store.rows.items() if row["type"] == "work"}
+    assert sum(len(store.rows) for store in stored) == len(ended) + RESTS, "a row is on two shards"
+    assert all(store.rows for store in stored)
     found = [f"I1: {id_} is lost" for id_ in load.acknowledged if id_ not in ended]
     found += [f"I2: nobody offered {id_}" for id_ in set(ended) - set(load.acknowledged)]
     for id_, row in ended.items():
@@ -125,28 +126,30 @@ def check(load: Load, cluster: Cluster) -> None:
         claims = 2 if n % 7 == 0 and n % 5 else 1
         if effects != claims or losses or int(row["attempts"] or 0) != claims:
             found.append(f"I5: {id_} ran {effects} times, {row['attempts']} attempts, {losses} losses")
-    found += store.differences()
+    found += [difference for store in stored for difference in store.differences()]
     dead = sum(row["state"] == "dead" for row in ended.values())
-    if store.counted("dead") != dead:
-        found.append(f"I6: dead is counted {store.counted('dead')} times and happened {dead} times")
+    counted = sum(store.counted("dead") for store in stored)
+    if counted != dead:
+        found.append(f"I6: dead is counted {counted} times and happened {dead} times")
     found += [f"refused: {error}" for error in load.refused]
     assert not found, "\n".join(found[:20])
     assert len(load.acknowledged) > MOVES
 
 
 class Stored:
-    """What the slot's node holds."""
+    """What the node of a shard's slot holds."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.ask = lambda *command: cluster.tell(cluster.owner(PREFIX), *command)
-        at = len(PREFIX)
-        names = [key.decode() for key in self.ask("CLUSTER", "GETKEYSINSLOT", SLOT, 1_000_000)]
-        self.keys = sorted(key[at:] for key in names if key.startswith(PREFIX))
+    def __init__(self, cluster: Cluster, shard: int = 0) -> None:
+        self.prefix = prefix("default", shard)
+        self.ask = lambda *command: cluster.tell(cluster.owner(self.prefix), *command)
+        slot = key_slot(self.prefix.encode())
+        names = [key.decode() for key in self.ask("CLUSTER", "GETKEYSINSLOT", slot, 1_000_000)]
+        self.keys = sorted(key[len(self.prefix) :] for key in names if key.startswith(self.prefix))
         self.rows: dict[str, dict[str, str]] = {}
         self.with_body: dict[str, bytes] = {}
         for key in self.keys:
             if key.startswith("t:"):
-                told, self.with_body[key[2:]], _ = self.ask("GET", PREFIX + key).partition(BODY)
+                told, self.with_body[key[2:]], _ = self.ask("GET", self.prefix + key).partition(BODY)
                 fields = told.decode().split("\x1f")
                 self.rows[key[2:]] = dict(zip(FIELDS, fields, strict=False))
 
@@ -162,13 +165,13 @@ class Stored:
             if key.partition(":")[0] in ("live", "done", "lease", "due", "dead", "dx"):
                 expected.setdefault(key, set())
         for index, ids in expected.items():
-            held = {member.decode() for member in self.ask("ZRANGE", PREFIX + index, 0, -1)}
+            held = {member.decode() for member in self.ask("ZRANGE", self.prefix + index, 0, -1)}
             if held != ids:
                 yield f"I3: {index} holds {sorted(held - ids)[:5]} too much, lacks {sorted(ids - held)[:5]}"
 
     def counted(self, name: str) -> int:
         """A lifetime counter."""
-        told = self.ask("HGETALL", PREFIX + "stats")
+        told = self.ask("HGETALL", self.prefix + "stats")
         return sum(int(n) for key, n in told.items() if key.startswith(b'["' + name.encode() + b'"'))
 
 
@@ -213,7 +216,17 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.full
 def test_twenty_moves_tear_and_double_nothing(cluster: Cluster) -> None:
-    anyio.run(move_slots, cluster)
+    anyio.run(move_slots, cluster, 1)
+
+
+@pytest.mark.full
+def test_nor_do_they_of_a_queue_over_four_shards() -> None:
+    """Of three primaries with a replica each, as users have them."""
+    made = Cluster(debian_program(), replicas=1)
+    try:
+        anyio.run(move_slots, made, 4)
+    finally:
+        made.end()
 
 
 async def release_in_mid_move(cluster: Cluster) -> tuple[BaseException | None, list[str], Verdict]:
