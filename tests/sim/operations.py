@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
+from deadletter.backends.redis.records import shortened  # as the specification keeps it
 from deadletter.model.row import PENDING, RUNNING, SUCCEEDED, Change, Claim, Inserted, Insertion, NewRow, Row, Verdict
 
 from . import spec
@@ -59,9 +60,9 @@ class Insert(_Step):
     @staticmethod
     def _bound(bound: Known, by_id: bool, new: NewRow, told: Insertion | None) -> bool:
         if told is None:
-            return bound.digest == new.digest  # else it conflicts, and nothing of the call was stored
+            return bound.digest == shortened(new.digest)  # else it conflicts, and nothing of the call was stored
         conflict = Inserted.TASK_CONFLICT if by_id else Inserted.KEY_CONFLICT
-        verdict = Inserted.EXISTS if bound.digest == new.digest else conflict
+        verdict = Inserted.EXISTS if bound.digest == shortened(new.digest) else conflict
         body = bound.body if bound.state == SUCCEEDED else None
         said = (told.verdict, told.id, str(told.state), told.generation, told.token, told.body)
         return said == (verdict, bound.id, bound.state, bound.generation, bound.token, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from deadletter.backends.redis.records import shortened  # a store may keep no more of a digest
 from deadletter.model.record import EDITED
 from deadletter.model.row import (
     DEAD,
@@ -68,7 +69,7 @@ def born(new: NewRow, at: Time) -> Known:
         type=new.type,
         priority=new.priority,
         state=str(new.state),
-        digest=new.digest,
+        digest=shortened(new.digest),
         key=new.key,
         body=new.body,
         due=_later(at, new.due_ms) if new.due_at_ms is None else (new.due_at_ms, new.due_at_ms),
@@ -221,7 +222,16 @@ def as_seen(known: Known, row: Row, *, history: int, body: bool = True, lean: bo
 
 def _wholly_as(known: Known, row: Row, history: int, *, body: bool) -> bool:
     stored = (
-        *(row.digest, row.key, row.keep_ms, row.token, row.op, row.generation, row.attempts, row.lease_losses),
+        *(
+            shortened(row.digest),
+            row.key,
+            row.keep_ms,
+            row.token,
+            row.op,
+            row.generation,
+            row.attempts,
+            row.lease_losses,
+        ),
         *(row.postpones, row.replays, row.alone),
     )
     return (

@@ -67,7 +67,7 @@ class Row:
     keep_until_ms: int | None = None  # an ended row is forgotten then; None = never
     keep_ms: int | None = None  # how long its letter is kept once dead; None = for ever
     key: str | None = None  # hash of queue, type and idempotency key
-    digest: str = ""  # of type and payload as first enqueued
+    digest: str = ""  # of type and payload as first enqueued; a store may keep so much that equal ones are told
     owner: str | None = None  # the worker that has it
     reason: str | None = None
     fingerprint: str | None = None

@@ -157,7 +157,7 @@ def content_name(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _shortened(digest: str) -> str:
+def shortened(digest: str) -> str:
     """A SHA-256 in hex by its first 132 bits, as insert.lua does; anything else as it is."""
     if len(digest) != _SHA256:
         return digest
@@ -213,7 +213,7 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
         rest += (
             new.id,
             escaped(new.key or ""),
-            _shortened(escaped(new.digest)),
+            shortened(escaped(new.digest)),
             new.body,
             new.due_ms,
             "" if new.due_at_ms is None else new.due_at_ms,
