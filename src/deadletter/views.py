@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from .engine.alerting import MonitorInfo
 from .engine.queue import DeadLetterQueue
 from .model.event import Event
 from .model.operation import Operation
@@ -150,6 +151,11 @@ def pause_item(pause: Pause) -> dict[str, Any]:
 def bulk_item(result: BulkResult) -> dict[str, Any]:
     """What a bulk call did, as JSON."""
     return {**attrs.asdict(result), "cutoff": timestamp(result.cutoff)}
+
+
+def monitor_item(monitor: MonitorInfo | None) -> dict[str, Any] | None:
+    """Who monitors a queue, as JSON."""
+    return None if monitor is None else {**attrs.asdict(monitor), "last_seen": timestamp(monitor.last_seen)}
 
 
 def operation_item(operation: Operation) -> dict[str, Any]:

@@ -52,6 +52,11 @@ class Serving:
         self.told = out + err
         return self.process.returncode
 
+    def kill(self) -> None:
+        """As kill -9 does it."""
+        self.process.kill()
+        self.process.communicate()
+
     def __enter__(self) -> Self:
         return self
 
@@ -59,5 +64,4 @@ class Serving:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
+            self.kill()

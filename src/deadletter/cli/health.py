@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 
 from ..__about__ import __version__
-from ..engine.alerting import monitor_seen
 from ..model.errors import BackendUnavailable
 from ..model.query import glob_match
 from ..model.record import Stats
@@ -48,7 +47,7 @@ async def check(
         stats = await desk.queue.stats()
         overdue = _overdue(stats)
         problems = list(_problems(stats, overdue, max_items, oldest, max_overdue))
-        monitor = await monitor_seen(desk.queue)
+        monitor = await desk.monitor()
         if monitor is not None and monitor.absent:
             problems.append(f"monitor_absent: monitor {monitor.name} was last seen at {moment(monitor.last_seen)}")
         document = {"healthy": not problems, "problems": problems, "dead": stats.by_state["dead"]}

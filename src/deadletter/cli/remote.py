@@ -12,6 +12,7 @@ import anyio
 import attrs
 import orjson
 
+from ..engine.alerting import MonitorInfo
 from ..model.errors import (
     BackendError,
     BackendUnavailable,
@@ -162,6 +163,11 @@ class RemoteQueue:
         before = await self.paused()
         left = {pause.types for pause in _pauses(await self._ask("POST", "/api/dlq/resume", {"types": types}))}
         return [pause for pause in before if pause.types not in left]
+
+    async def monitor(self) -> MonitorInfo | None:
+        """See monitor_seen."""
+        found = (await self._ask("GET", "/api/dlq/monitor"))["monitor"]
+        return None if found is None else _made(MonitorInfo, found, "last_seen")
 
     async def paused(self) -> Sequence[Pause]:
         """See DeadLetterQueue.paused."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 import attrs
 
 from ..backends import backend_from_url
+from ..engine.alerting import MonitorInfo, monitor_seen
 from ..engine.queue import DeadLetterQueue
 from ..model.errors import InvalidSetting
 from ..model.record import TaskRecord
@@ -29,7 +30,7 @@ class Session:
     """A queue, and how its user wants to see it.
 
     Attributes:
-        queue: for changes.
+        queue: for changes; a server's where it is over HTTP.
         seen: for reading and bulk calls: redacted, unless revealed.
         viewer: what this process hides.
         json: whether to answer in JSON.
@@ -50,6 +51,11 @@ class Session:
         known = user_queues(found)
         if known and self.queue.name not in known:
             say(f"queue {self.queue.name!r} was never used here; this store holds {', '.join(known)}")
+
+    async def monitor(self) -> MonitorInfo | None:
+        """Who monitors the queue; None where nobody ever did."""
+        queue: object = self.queue
+        return await (queue.monitor() if isinstance(queue, RemoteQueue) else monitor_seen(self.queue))
 
     def answer(self, document: dict[str, Any], plainly: Callable[[], object]) -> None:
         """Print a single answer: the document in JSON, else what ``plainly`` prints."""

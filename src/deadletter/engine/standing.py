@@ -142,7 +142,8 @@ async def _next(queue: DeadLetterQueue, room: int) -> tuple[list[Row], bool]:
     rows: list[Row] = []
     if room > 0:
         claim = Claim(op=queue.chance.name(), limit=room, types=KINDS, lease_ms=LEASE_MS, owner="operations", start=0)
-        rows = (await queue.backend.claim(where, claim)).rows
+        with anyio.CancelScope(shield=True):  # rows whose claim was cut off would wait for their lease to lapse
+            rows = (await queue.backend.claim(where, claim)).rows
     idle = not rows and not [*await _rows(queue, PENDING), *await _rows(queue, RUNNING)]
     return rows, idle
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
+from ..engine.alerting import Absence
 from ..engine.queue import DeadLetterQueue
+from ..model.errors import BackendError
 from . import changing, dashboard, events, openapi, operating, probes, reading, reference
 from .access import Access, Authorize, Tokens, TokensLike
+from .background import Background
 from .door import Door, Hosts
 from .problems import Problem
 from .resources import routes
 from .site import Endpoint, Site
+
+log = logging.getLogger("deadletter.http")
+
+_WATCH = 60.0  # seconds between looks after the monitor
 
 
 def endpoints() -> list[Endpoint]:
@@ -60,11 +69,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watching = Background(partial(_watch, dlq))
+        watching.start()
         site.operations.start()  # those that an earlier process left
         site.samples.start()
         try:
             yield
         finally:
+            await watching.stop()
             await site.samples.stop()
             await site.operations.stop()
 
@@ -77,6 +89,17 @@ def create_app(
     app.router.default = _nothing_here
     app.state.site = site
     return app
+
+
+async def _watch(dlq: DeadLetterQueue) -> None:
+    """Tell the log where the queue has lost its monitor."""
+    absence = Absence(dlq)
+    while True:
+        try:
+            await absence.look()
+        except BackendError as error:
+            log.debug("cannot look for the monitor: %s", error)
+        await dlq.clock.sleep(_WATCH)
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,11 +7,12 @@ import re
 import attrs
 from starlette.responses import Response
 
+from ..engine.alerting import monitor_seen
 from ..model.errors import TaskNotFound
 from ..model.query import Query
 from ..model.record import TaskRecord
 from ..model.task import Priority
-from ..views import group_item, pause_item, stats_item
+from ..views import group_item, monitor_item, pause_item, stats_item
 from ..views import groups as see_groups
 from .answers import json_answer
 from .fields import QUERY, taking
@@ -87,6 +88,11 @@ async def paused(call: Call) -> Response:
     return json_answer({"paused": [pause_item(pause) for pause in await call.site.queue.paused()]})
 
 
+async def monitor(call: Call) -> Response:
+    """Who monitors the queue."""
+    return json_answer({"monitor": monitor_item(await monitor_seen(call.site.queue))})
+
+
 ENDPOINTS = (
     Endpoint(
         method="GET",
@@ -130,6 +136,13 @@ ENDPOINTS = (
         handler=letter,
         summary="One task with its whole story",
         answer="Item",
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/dlq/monitor",
+        handler=monitor,
+        summary="Who monitors the queue; null where nobody ever did",
+        answer="Monitor",
     ),
     Endpoint(method="GET", path="/api/dlq/pauses", handler=pauses, summary="What is paused", answer="Pauses"),
 )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import attrs
 
+from ..engine.alerting import MonitorInfo
 from ..model.operation import Operation
 from ..model.record import BulkResult, FailureGroup, Pause, Reason, State, Stats, WorkerInfo
 from ..model.task import Priority
@@ -50,6 +51,8 @@ def components() -> dict[str, dict[str, Any]]:
         "Cancelled": _object(task_id=_TEXT, state={"type": "string", "enum": ["cancelled"]}),
         "Purged": _object(matched=_COUNT, changed=_COUNT),
         "Pauses": _object(paused={"type": "array", "items": ref("Pause")}),
+        "MonitorInfo": of_class(MonitorInfo),
+        "Monitor": _object(monitor=or_null(ref("MonitorInfo"))),
         "Operations": _object(operations={"type": "array", "items": ref("Operation")}),
         "Problem": _problem(),
     }
@@ -159,7 +162,8 @@ def _error(*, whole: bool) -> dict[str, Any]:
 
 def _failure() -> dict[str, Any]:
     error = _error(whole=True)["properties"]
-    return _object(**error, duration=or_null({"type": "number"}), worker=or_null(_TEXT), traceparent=or_null(_TEXT))
+    traced = {**or_null(_TEXT), "description": "the attempt in your traces (W3C), where it was traced"}
+    return _object(**error, duration=or_null({"type": "number"}), worker=or_null(_TEXT), traceparent=traced)
 
 
 def _problem() -> dict[str, Any]:

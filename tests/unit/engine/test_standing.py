@@ -195,6 +195,23 @@ async def test_a_process_that_leaves_gives_it_back_at_once(dlq, letters, working
     assert (await standing.look(dlq, ordered.id)).changed == 1
 
 
+async def test_one_that_is_claimed_as_its_process_leaves_is_given_back(dlq, letters, working, pass_until, monkeypatch):
+    ordered = await standing.order(dlq, "retry-all", Query(), limit=10, rate=0.5)
+    claim, scopes = dlq.backend.claim, []
+
+    async def claimed_too_late(*args):
+        claimed = await claim(*args)
+        scopes[0].cancel()
+        await anyio.lowlevel.checkpoint()
+        return claimed
+
+    monkeypatch.setattr(dlq.backend, "claim", claimed_too_late)
+    scopes.append(working(dlq))
+    await pass_until(lambda: scopes[0].cancelled_caught, step=0)
+    assert (await standing.look(dlq, ordered.id)).state == "pending"
+    assert await dead(dlq) == 5
+
+
 async def test_a_limit_holds_over_a_crash_in_mid_step(dlq, make_queue, letters, working, pass_until, monkeypatch):
     """The reply of a step is lost with its process: what it may have done is not done again."""
     ordered = await standing.order(dlq, "purge", Query(), limit=2)

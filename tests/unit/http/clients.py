@@ -37,16 +37,14 @@ class Stream:
         return self.text
 
 
-@asynccontextmanager
-async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
-    """GET a path whose answer is a stream, and hang up at the end."""
-    stream = Stream()
-    named = {"host": "localhost:5002", **(headers or {})}
-    scope = {
+def scope_of(method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
+    """A request as a server would put it."""
+    named = {"host": "localhost:5002", **headers}
+    return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
-        "method": "GET",
+        "method": method,
         "scheme": "http",
         "path": path.partition("?")[0],
         "raw_path": path.partition("?")[0].encode(),
@@ -56,6 +54,32 @@ async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) 
         "client": ("127.0.0.1", 40_000),
         "server": ("127.0.0.1", 5002),
     }
+
+
+async def post_in_pieces(app: Any, path: str, pieces: list[bytes]) -> int:
+    """POST a JSON body whose length nobody tells, and which never ends; answers the status."""
+    left, statuses = list(pieces), []
+
+    async def receive() -> dict[str, Any]:
+        if left:
+            return {"type": "http.request", "body": left.pop(0), "more_body": True}
+        await anyio.sleep_forever()
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    with anyio.fail_after(10):
+        await app(scope_of("POST", path, {"Content-Type": "application/json"}), receive, send)
+    return statuses[0]
+
+
+@asynccontextmanager
+async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
+    """GET a path whose answer is a stream, and hang up at the end."""
+    stream = Stream()
+    scope = scope_of("GET", path, headers or {})
 
     async def receive() -> dict[str, Any]:
         await stream.closed.wait()

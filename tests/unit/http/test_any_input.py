@@ -10,7 +10,7 @@ import pytest
 from deadletter import DeadLetterQueue, Task
 from deadletter.http import create_app
 
-from .clients import SECRET, client_of
+from .clients import SECRET, client_of, post_in_pieces
 
 pytestmark = pytest.mark.anyio
 
@@ -124,11 +124,7 @@ async def test_a_body_beyond_its_cap_is_not_read(dlq):
     told = await client.post("/api/dlq/search", content=b" " * (most + 1), headers=JSON)
     assert told.status_code == 413
 
-    async def untold():
-        for _ in range(200):
-            yield b" " * 1000
-
-    assert (await client.post("/api/dlq/search", content=untold(), headers=JSON)).status_code == 413
+    assert await post_in_pieces(create_app(small), "/api/dlq/search", [b" " * 1000] * 200) == 413
     huge = {**JSON, "Content-Length": "9" * 40}
     assert (await client.post("/api/dlq/search", content=b"{}", headers=huge)).status_code == 413
     packed = {**JSON, "Content-Encoding": "gzip"}
@@ -138,13 +134,7 @@ async def test_a_body_beyond_its_cap_is_not_read(dlq):
 async def test_a_body_that_never_ends_is_given_up(dlq, monkeypatch):
     monkeypatch.setattr("deadletter.http.asking._SLOWEST", 0.05)
 
-    async def dripping():
-        yield b"{"
-        await anyio.sleep_forever()
-
-    with anyio.fail_after(10):
-        response = await client_of(create_app(dlq)).post("/api/dlq/search", content=dripping(), headers=JSON)
-    assert response.status_code == 408
+    assert await post_in_pieces(create_app(dlq), "/api/dlq/search", [b"{"]) == 408
 
 
 async def test_hostile_letters_are_shown_as_they_are_and_hide_what_is_hidden(client, dlq):
