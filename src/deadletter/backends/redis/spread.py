@@ -69,15 +69,15 @@ class Spread:
     async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
         """See Backend.apply; an id that its shard does not know changed nothing there, and is looked for elsewhere."""
         verdicts: list[Verdict] = [Verdict.MISSING] * len(changes)
+        first = self._first_asked(change.id for change in changes)
         groups: dict[int, list[int]] = {}
         for at, change in enumerate(changes):
-            groups.setdefault(self._homes[change.id], []).append(at)
+            groups.setdefault(first[change.id], []).append(at)
         await self._apply(changes, groups, verdicts)
         known = {change.id for change, told in zip(changes, verdicts, strict=True) if told is not Verdict.MISSING}
         lost = [at for at, change in enumerate(changes) if change.id not in known]
         if lost:
-            where = {at: self._homes[changes[at].id] for at in lost}
-            others = {n: [at for at in lost if where[at] != n] for n in range(len(self._shards))}
+            others = {n: [at for at in lost if first[changes[at].id] != n] for n in range(len(self._shards))}
             await self._apply(changes, {n: ats for n, ats in others.items() if ats}, verdicts)
         return verdicts
 
@@ -94,8 +94,9 @@ class Spread:
     async def load(self, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
         """See Backend.load."""
         found: dict[str, Row] = {}
+        first = self._first_asked(ids)
         for groups in (self._at_home, self._elsewhere):
-            asked = groups([id_ for id_ in dict.fromkeys(ids) if id_ not in found])
+            asked = groups({id_: n for id_, n in first.items() if id_ not in found})
             told = await self._each({n: self._shards[n].load(part, history=history) for n, part in asked.items()})
             for n, rows in told.items():
                 here = {row.id: row for row in rows if row is not None}
@@ -143,9 +144,10 @@ class Spread:
         rows: dict[str, Row] = {}
         words: dict[str, str] = {}
         answers: list[Claimed] = []
+        first = self._first_asked(ids)
         for groups in (self._at_home, self._elsewhere):
             asked = groups(
-                [id_ for id_ in dict.fromkeys(ids) if id_ not in rows and words.get(id_) in (None, "missing")]
+                {id_: n for id_, n in first.items() if id_ not in rows and words.get(id_) in (None, "missing")}
             )
             calls, start = {}, claim.start - len(rows)
             for n, part in asked.items():
@@ -207,15 +209,22 @@ class Spread:
         shards = [shard.events(at) for shard, at in zip(self._shards, positions, strict=True)]
         return SpreadEvents(shards, partial(self._each, patient=True))
 
-    def _at_home(self, ids: Iterable[str]) -> dict[int, list[str]]:
+    def _first_asked(self, ids: Iterable[str]) -> dict[str, int]:
+        """Which shard each id is asked of first, for the whole of a step.
+
+        Others learn meanwhile where ids lie: who looked that up again would leave out the very shard that has it.
+        """
+        return {id_: self._homes[id_] for id_ in ids}
+
+    @staticmethod
+    def _at_home(first: Mapping[str, int]) -> dict[int, list[str]]:
         groups: dict[int, list[str]] = {}
-        for id_ in ids:
-            groups.setdefault(self._homes[id_], []).append(id_)
+        for id_, n in first.items():
+            groups.setdefault(n, []).append(id_)
         return groups
 
-    def _elsewhere(self, ids: Sequence[str]) -> dict[int, list[str]]:
-        where = {id_: self._homes[id_] for id_ in ids}
-        groups = {n: [id_ for id_ in ids if where[id_] != n] for n in range(len(self._shards))}
+    def _elsewhere(self, first: Mapping[str, int]) -> dict[int, list[str]]:
+        groups = {n: [id_ for id_ in first if first[id_] != n] for n in range(len(self._shards))}
         return {n: part for n, part in groups.items() if part}
 
     def _from(self, first: int) -> list[int]:

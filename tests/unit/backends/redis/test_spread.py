@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,8 +17,9 @@ from deadletter import BackendUnavailable, BatchFailed, DeadLetterQueue, Invalid
 from deadletter.backends.memory import MemoryBackend
 from deadletter.backends.redis.placement import home
 from deadletter.backends.redis.shard import Shard
+from deadletter.backends.redis.spread import Spread
 from deadletter.model.errors import ConfigurationConflict, InvalidSetting
-from deadletter.model.row import Claim, EventRow, FailureRow, Inserted, NewRow, Row, Scan
+from deadletter.model.row import Change, Claim, Claimed, EventRow, FailureRow, Inserted, NewRow, Row, Scan, Verdict
 from deadletter.rules import changes
 from deadletter.testing import VirtualClock
 
@@ -264,3 +266,39 @@ def test_pages_are_those_of_one_store(
     clock = VirtualClock()
     one = asyncio.run(pages(MemoryBackend(clock=clock)))
     assert asyncio.run(pages(RedisBackend(valkey().emptied(), shards=shards, clock=clock))) == one
+
+
+class Other:
+    """A shard that is asked while somebody else learns where the id lies."""
+
+    def __init__(self, row: Row | None) -> None:
+        self.row = row
+        self.asked: Callable[[], object] = lambda: None
+
+    async def load(self, ids: Sequence[str], *, history: int = 1) -> list[Row | None]:
+        self.asked()
+        return [self.row for _ in ids]
+
+    async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
+        self.asked()
+        return [Verdict.MISSING if self.row is None else Verdict.DONE for _ in changes]
+
+    async def claim(self, claim: Claim) -> Claimed:
+        self.asked()
+        return Claimed(rows=[self.row] if self.row else [], words={} if self.row else {"x": "missing"})
+
+
+async def test_where_an_id_lies_may_be_learnt_while_it_is_looked_for() -> None:
+    """Another call of the same process learns it between the two rounds: the shard that has it is asked all the same."""
+    first = home("x", 2)
+    row = Row("x", "t", 1, "dead")
+    for step in ("load", "apply", "claim"):
+        shards: list[Any] = [Other(None if n == first else row) for n in range(2)]
+        steps = Spread(shards)
+        shards[first].asked = partial(steps._homes.learn, 1 - first, ["x"])
+        if step == "load":
+            assert await steps.load(["x"]) == [row]
+        elif step == "apply":
+            assert await steps.apply([changes.purge(row, "op", 1_000)]) == ["done"]
+        else:
+            assert (await steps.claim(Claim(op="c", ids=["x"]))).rows == [row]
