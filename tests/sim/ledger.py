@@ -26,6 +26,7 @@ class Run:
 class Ledger:
     """Kept by the harness, so that the store is never asked about itself."""
 
+    drawn: list[str] = attrs.field(factory=list)  # ids that somebody may offer
     offered: dict[str, Task] = attrs.field(factory=dict)
     acknowledged: dict[str, str] = attrs.field(factory=dict)  # the id given → the id answered
     refused: set[str] = attrs.field(factory=set)  # by a conflict: nothing of them may be stored

@@ -7,15 +7,17 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-import anyio
 import attrs
 
-from deadletter.model.row import EventRow
-
+from .actors import POSTPONE
 from .invariants import violations
 from .loop import Deadlock, Livelock
-from .scenario import POSTPONE, live
+from .scenario import live
+from .seed import Seed
+from .shrink import shrunk
 from .world import QUEUE, World
+
+SHRINKING = 300  # worlds that are tried to find a smaller one
 
 
 @attrs.frozen
@@ -30,52 +32,47 @@ class Story:
     crash: BaseException | None = None
 
     def check(self) -> None:
-        """Raise what went wrong, with the line that plays it again."""
+        """Raise what went wrong, with the line that plays it again, and one that plays a smaller world."""
         if self.wrong:
             told = "\n  ".join(self.wrong[:10])
-            raise AssertionError(
-                f"{told}\nSIM_SEED={self.seed} python -m pytest tests/sim -k seed  # plays it again"
-            ) from self.crash
+            small = shrunk(Seed.of(self.seed), lambda seed: play(str(seed)).wrong, tries=SHRINKING)
+            smaller = f"\n{_line(str(small))}  # a smaller world" if str(small) != self.seed else ""
+            raise AssertionError(f"{told}\n{_line(self.seed)}  # plays it again{smaller}") from self.crash
+
+
+def _line(seed: str) -> str:
+    return f"SIM_SEED={seed} python -m pytest tests/sim -k seed"
 
 
 def play(seed: str) -> Story:
     """Run a seed such as ``memory:7``."""
-    store, _, number = seed.partition(":")
-    return run(World(store, int(number)), live)
+    return run(World(Seed.of(seed)), live)
 
 
 def run(world: World, story: Callable[[World], Awaitable[None]]) -> Story:
     """Let a story happen in a world, and check everything at its end."""
     wrong: list[str] = []
-    POSTPONE.seed(world.seed)
+    POSTPONE.seed(str(world.seed))
 
     async def main() -> None:
         try:
             await story(world)
-            await _hear(world)
+            world.heard += await world.network.server.events(QUEUE)
             wrong.extend(violations(world))
         finally:
             world.bury()
 
-    with _undisturbed():
+    with undisturbed():
         try:
             world.loop.run(main())
         except (Deadlock, Livelock) as error:
             wrong.append(str(error))
-    return Story(world.seed, wrong, world.watch.digest, world.loop.steps, world.loop.time(), world.crash)
-
-
-async def _hear(world: World) -> None:
-    """All events that the store has kept."""
-    with anyio.move_on_after(0.1):
-        async with world.network.store.listen(QUEUE, 0) as signals:
-            async for signal in signals:
-                if isinstance(signal, EventRow):
-                    world.heard.append(signal)
+    return Story(str(world.seed), wrong, world.watch.digest, world.loop.steps, world.loop.time(), world.crash)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
+    """Without the collector and the log."""
     # The collector would end abandoned generators at moments of its own; log lines cost more than the steps they tell
     # of.
     gc.disable()

@@ -7,14 +7,17 @@ from typing import Any
 
 from deadletter import Clock
 from deadletter.backends.redis import RedisBackend
+from deadletter.backends.redis.scripts import load_script
 from deadletter.backends.redis.wires import Ear, ThreadWire, Wire
 from deadletter.runtime.loops import Bell
 
 from ..redis_servers import valkey
 
+TELLING = ("insert", "apply")  # the scripts after which there may be work, or an event
+
 
 class InlineWire(ThreadWire):
-    """Runs where it stands; whoever listens is woken after each trip, since a message's arrival has no fixed time."""
+    """Runs where it stands; who listens is woken after each trip that may tell, for a message comes at no fixed time."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -22,7 +25,7 @@ class InlineWire(ThreadWire):
 
     async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         answers = self._run(commands)
-        if commands[0][0] in ("EVALSHA", "EVAL"):
+        if commands[0][1] in {told for name in TELLING for told in (load_script(name).sha, load_script(name).text)}:
             for ear in self.ears:
                 ear.bell.ring()
         return answers

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deadletter.backends.memory import MemoryBackend
@@ -216,11 +216,13 @@ def loosened(story: Story, lost: float) -> None:
             call.answered, call.answer = math.inf, None
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 50))
 def test_what_happened_is_accepted(seed: int, steps: int) -> None:
     assert some_story(random.Random(seed), steps).judged() == []
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 30), st.sampled_from([0.0, 0.2]))
 def test_what_happened_is_accepted_however_little_was_seen_of_it(seed: int, steps: int, lost: float) -> None:
     story = some_story(random.Random(seed), steps)
@@ -228,6 +230,7 @@ def test_what_happened_is_accepted_however_little_was_seen_of_it(seed: int, step
     assert story.judged() == []
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(10, 50), st.data())
 def test_one_reply_that_is_changed_is_refused(seed: int, steps: int, data: st.DataObject) -> None:
     story = some_story(random.Random(seed), steps, keep_ms=10**9)  # what may be forgotten may be missing, or not
@@ -235,6 +238,20 @@ def test_one_reply_that_is_changed_is_refused(seed: int, steps: int, data: st.Da
     if lies:
         call, call.answer = data.draw(st.sampled_from(lies))
         assert story.judged() != []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("first", range(0, 6_000, 500))
+def test_thousands_of_histories_are_judged_rightly(first: int) -> None:
+    for seed in range(first, first + 500):
+        story = some_story(random.Random(seed), 50, keep_ms=10**9)
+        assert story.judged() == [], seed
+        lies = [(call, lie) for call in story.calls for lie in _lies(call)]
+        for told, lie in story.chance.sample(lies, 3):
+            truth, told.answer = told.answer, lie
+            assert story.judged() != [], (seed, told, lie)
+            told.answer = truth
 
 
 def _lies(call: Call) -> list[Any]:

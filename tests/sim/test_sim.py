@@ -12,12 +12,17 @@ import pytest
 
 from deadletter import Task
 
-from .network import Rates
+from .actors import Worker
+from .pace import Pace, Priorities, Rates
 from .play import play, run
-from .scenario import Worker, drain
-from .world import STORES, Process, World
+from .scenario import drain
+from .seed import Seed
+from .server import STORES
+from .world import Process, World
 
-COUNTS = {"memory": 140, "sqlite": 70, "redis": 3}
+COUNTS = {"memory": 64, "sqlite": 32, "redis": 5}
+FULL = {"memory": 2_500, "sqlite": 1_000, "redis": 500}
+SOAK = {"memory": 90_000, "sqlite": 35_000, "redis": 20_000}
 
 
 def _seeds() -> list[str]:
@@ -28,9 +33,38 @@ def _seeds() -> list[str]:
     return [f"{store}:{n}" for store in STORES for n in range(int(count) if count else COUNTS[store])]
 
 
+def _stretches(first: dict[str, int], end: dict[str, int], size: int) -> list[tuple[str, int, int]]:
+    return [(store, n, min(n + size, end[store])) for store in STORES for n in range(first[store], end[store], size)]
+
+
 @pytest.mark.parametrize("seed", _seeds())
 def test_what_must_hold_holds_under_this_seed(seed: str) -> None:
     play(seed).check()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("store", "first", "end"), _stretches(COUNTS, FULL, 50))
+def test_what_must_hold_holds_under_many_seeds(store: str, first: int, end: int) -> None:
+    for number in range(first, end):
+        play(f"{store}:{number}").check()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("store", "first", "end"), _stretches(FULL, SOAK, 500))
+def test_what_must_hold_holds_under_very_many_seeds(store: str, first: int, end: int) -> None:
+    for number in range(first, end):
+        play(f"{store}:{number}").check()
+
+
+def test_seeds_differ_in_what_they_are_made_of() -> None:
+    """With priorities and without, drawn rates and fixed ones, one shard and several: each is among a few dozen seeds."""
+    worlds = [World(Seed("memory", number)) for number in range(40)]
+    for world in worlds:
+        world.loop.close()
+    assert {type(world.pace) for world in worlds} == {Pace, Priorities}
+    assert {world.network.server.shards for world in worlds} == {1, 2, 3}
+    assert len({world.plan.rates for world in worlds}) > 10
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,7 +90,7 @@ def test_low_progresses_while_high_never_ends(seed: int) -> None:
         world.heal()
         await drain(world, [producer])
 
-    world = World("memory", seed)
+    world = World(Seed("memory", seed))
     run(world, story).check()
     order = [began.task_id for began in world.ledger.runs]
     assert order.index("low-10") < 40, order

@@ -1,8 +1,7 @@
 """What the store did, step by step, beside a small model of what it may do.
 
-The store does one step at a time, so the model can follow: it says which verdict each change must meet, and who
-    holds which
-task. A step that answers otherwise is written down in ``broken``.
+The store does one step at a time, so the model can follow: it says which verdict each change must meet, and who holds
+which task. A step that answers otherwise is written down in ``broken``.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Life:
     returned: int = 0  # grants that ended in no attempt
     losses: int = 0  # since the last replay
     replays: int = 0
-    postponed: bool = False
+    shard: int = 0
     ends: list[tuple[float, str]] = attrs.field(factory=list)  # (time, how it ended), newest last
     deaths: Counter[int] = attrs.field(factory=Counter)  # by generation
     attempt_tokens: list[tuple[str, Change]] = attrs.field(factory=list)
@@ -78,6 +77,7 @@ class Watch:
         self.events: list[tuple[str, str]] = []
         self.broken: list[str] = []
         self.steps: Counter[str] = Counter()
+        self._shard = 0
         self.queue = queue
         self._now_ms = now_ms
         self._time = time
@@ -88,8 +88,9 @@ class Watch:
         """Of everything that happened: equal only where the same things happened in the same order."""
         return self._trace.hexdigest()[:16]
 
-    def saw(self, name: str, args: Sequence[Any], answer: Any) -> None:
-        """A step was done."""
+    def saw(self, name: str, args: Sequence[Any], answer: Any, shard: int = 0) -> None:
+        """A step was done, on one shard of the queue."""
+        self._shard = shard
         self.steps[name] += 1
         self._trace.update(f"{self._time():.6f} {name} {_short(args, answer)}\n".encode())
         if args and args[0] == self.queue:
@@ -98,6 +99,10 @@ class Watch:
             )
             if look is not None:
                 look(args[1], answer)
+
+    def _here(self, id_: str) -> Life | None:
+        life = self.lives.get(id_)
+        return life if life is not None and life.shard == self._shard else None
 
     def _break(self, what: str) -> None:
         self.broken.append(f"at {self._time():.3f} s: {what}")
@@ -118,7 +123,7 @@ class Watch:
             if new.key is not None and new.key in self.keys:
                 self._break(f"{new.id} was stored beside {self.keys[new.key]}, which holds its key")
             now_ms = self._now_ms()
-            life = self.lives[new.id] = Life(new.id, new.type, new.key, due_ms=now_ms + new.due_ms)
+            life = self.lives[new.id] = Life(new.id, new.type, new.key, due_ms=now_ms + new.due_ms, shard=self._shard)
             life.expires_ms = now_ms + new.expires_ms if new.expires_ms is not None else None
             if new.key is not None:
                 self.keys[new.key] = new.id
@@ -127,7 +132,7 @@ class Watch:
     def _claimed(self, claim: Claim, answer: Claimed) -> None:
         now_ms = self._now_ms()
         for row in answer.rows:
-            life = self.lives.get(row.id)
+            life = self._here(row.id)
             if life is None:
                 self._break(f"{row.id} was claimed, and nobody has stored it")
                 continue
@@ -149,7 +154,7 @@ class Watch:
 
     def _applied(self, changes: Sequence[Change], verdicts: Sequence[Verdict]) -> None:
         for change, verdict in zip(changes, verdicts, strict=True):
-            life = self.lives.get(change.id)
+            life = self._here(change.id)
             must = _judge(life, change, self._now_ms())
             if verdict is not must:
                 state = f"{life.state} under {life.token}" if life is not None else "unknown"

@@ -5,33 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import attrs
 
 from deadletter import Clock, DeadLetterQueue, Task
-from deadletter.backends.memory import MemoryBackend
-from deadletter.backends.sqlite import SQLiteBackend
 from deadletter.engine.worker import Worker
-from deadletter.interfaces import Backend
 from deadletter.model.row import EventRow, Row
 from deadletter.runtime.chance import Chance
 from deadletter.runtime.threads import InlineThreads
 
 from .ledger import Ledger
-from .loop import LANE, Lane, SeededLoop, any_order, lane_order
-from .network import PATIENCE, Link, Network, Rates
-from .redis_store import InlineRedis
+from .link import Link
+from .loop import LANE, Chooser, Lane, SeededLoop, any_order, lane_order
+from .network import PATIENCE, Network
+from .pace import Pace, Priorities, Rates
+from .seed import Seed
+from .server import Server
 from .watch import Watch
 
 QUEUE = "default"
 EPOCH_MS = 1_750_000_000_000
 DELAYS = (0.5, 1.0, 2.0)
-STORES: dict[str, Callable[[Clock], Backend]] = {
-    "memory": lambda clock: MemoryBackend(clock=clock),
-    "sqlite": lambda clock: SQLiteBackend(":memory:", clock=clock, inline=True),
-    "redis": InlineRedis,
-}
 
 
 class SimClock(Clock):
@@ -184,10 +179,16 @@ class Plan:
     away: float
     jump: float
 
+    def without(self, faults: Collection[str]) -> Plan:
+        """The same, where these never happen."""
+        own = {name: 0.0 for name in faults if hasattr(self, name)}
+        rates = attrs.evolve(self.rates, **{name: 0.0 for name in faults if name not in own})
+        return attrs.evolve(self, rates=rates, **own)
+
     @property
     def under_way(self) -> float:
         """Seconds that a call from before the healing may still take: both ways slow, or given up."""
-        return 2 * self.rates.longest + PATIENCE[1]
+        return 2 * max(self.rates.longest, self.lease * 2) + PATIENCE[1]
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Plan:
@@ -216,17 +217,17 @@ class Plan:
 class World:
     """Everything that one seed decides."""
 
-    def __init__(self, store: str, seed: int) -> None:
-        self.seed = f"{store}:{seed}"
-        self.chance = random.Random(self.seed)
-        self.plan = Plan.drawn(self.chance)
-        order = self.chance.choice((any_order, lane_order))
-        self.loop = SeededLoop(order(random.Random(self.chance.random())))
+    def __init__(self, seed: Seed) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed.root)
+        self.plan = Plan.drawn(self.chance).without(seed.without)
+        self.pace, order = self._paced(seed.chance("order"))
+        self.loop = SeededLoop(order)
         server = SimClock(self.loop)
         self.ledger = Ledger()
         self.watch = Watch(QUEUE, server.now_ms, self.loop.time)
-        wire = random.Random(self.chance.random())
-        self.network = Network(self.loop, STORES[store](server), self.watch, wire, self.plan.rates, epoch_ms=EPOCH_MS)
+        stores = Server(seed.store, server, seed.chance("shards").choice((1, 1, 1, 2, 3)))
+        self.network = Network(self.loop, stores, self.watch, seed.chance("wire"), self.pace, epoch_ms=EPOCH_MS)
         self.server = server
         self.processes: list[Process] = []
         self.dead: list[Lane] = []
@@ -236,6 +237,14 @@ class World:
         self.heard: list[EventRow] = []
         self.healed = False
         self.healed_at = float("inf")
+
+    def _paced(self, chance: random.Random) -> tuple[Pace, Chooser]:
+        """Half of the seeds give priorities, a quarter each any order, or any order of processes."""
+        if chance.random() < 0.5:
+            ranked = Priorities(self.seed.chance("pace"), self.plan.rates, self.plan.lease)
+            return ranked, ranked.order()
+        order = chance.choice((any_order, lane_order))
+        return Pace(self.seed.chance("pace"), self.plan.rates), order(chance)
 
     def start(self, name: str, main: Main) -> Process:
         """A process more."""
