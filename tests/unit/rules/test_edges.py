@@ -11,12 +11,13 @@ import attrs
 import pytest
 
 from deadletter.model.errors import InvalidTask, UnserializablePayload
-from deadletter.model.row import DEAD, PENDING, Row
+from deadletter.model.row import DEAD, PENDING, RUNNING, SUCCEEDED, Row
 from deadletter.model.task import Task
 from deadletter.rules import changes
 from deadletter.rules.arguments import plain_arguments, repr_arguments
 from deadletter.rules.codec import JsonCodec, digest, encode_task, record_from_row
 from deadletter.rules.duration_text import parse_duration
+from deadletter.rules.masking import MASK, Mask, may_touch_mask
 from deadletter.rules.redaction import DEFAULT_PATHS, check_paths, marked_paths, path_mark, redactor
 from deadletter.rules.strict_json import LARGEST, SMALLEST, loads_strict
 from deadletter.rules.typed_json import dump, load
@@ -258,3 +259,42 @@ def test_the_paths_of_a_mark_are_its_lines() -> None:
     assert marked_paths(path_mark(("a", "b.c"), defaults=False)) == ("a", "b.c")
     assert marked_paths(path_mark(("a",), defaults=True)) == (*DEFAULT_PATHS, "a")
     assert marked_paths("") == ()
+
+
+def test_a_key_that_is_no_name_stands_in_brackets() -> None:
+    with pytest.raises(InvalidTask, match=r'^payload\["a b"\]'):
+        encode_task(JsonCodec(), Task(type="mail", payload={"a b": {1}}), max_payload_bytes=1_000)
+
+
+def test_what_can_be_read_is_readable_and_replayable() -> None:
+    stored = row()
+    stored.body = b'{"p":{}}'
+    record = record_from_row(JsonCodec(), stored, queue="q")
+    assert (record.readable, record.replayable) == (True, True)
+
+
+@pytest.mark.parametrize(("text", "touches"), [("x]", True), ("[x", True), ("redacted", True), ("x", False)])
+def test_a_text_that_may_stand_across_a_mask_is_told(text: str, touches: bool) -> None:
+    assert may_touch_mask(text) is touches
+
+
+def test_a_value_that_overlaps_itself_is_hidden_to_its_end() -> None:
+    assert Mask(["aaaaaa"]).text("see aaaaaaa here") == f"see {MASK} here"
+
+
+@pytest.mark.parametrize("said", ["1234567", "1,234,567", "'1234567'"])
+def test_a_number_is_hidden_however_it_is_written(said: str) -> None:
+    assert "567" not in Mask([1234567]).text(f"it is {said} here")
+
+
+def test_the_steps_of_an_operation_are_fenced_by_its_token() -> None:
+    held = row(RUNNING)
+    held.token = "mine"
+    on = changes.go_on(held, "op", b"b", 5)
+    assert (on.was, on.to, on.token, on.lease_ms, on.body) == (RUNNING, RUNNING, "mine", 5, b"b")
+    back = changes.put_back(held, "op", b"b")
+    assert (back.was, back.to, back.token, back.body) == (RUNNING, PENDING, "mine", b"b")
+    off = changes.call_off(held, "op", b"b", 9)
+    assert (off.was, off.to, off.token, off.keep_ms, off.body) == (RUNNING, SUCCEEDED, "mine", 9, b"b")
+    late = changes.amend(held, "op", b"b", 9)
+    assert (late.was, late.to, late.keep_ms, late.body) == (SUCCEEDED, SUCCEEDED, 9, b"b")
