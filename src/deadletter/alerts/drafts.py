@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -55,11 +55,12 @@ class Desk:
         where = [] if self.queue == "default" else ["--queue", self.queue]
         return {"label": label, "command": shlex.join(["deadletter", *words, *where])}
 
-    def links(self, label: str, **query: str) -> list[dict[str, str]]:
+    def links(self, label: str, path: str = "", **query: str) -> list[dict[str, str]]:
         """A link into the dashboard, where there is one."""
         if self.dashboard is None:
             return []
-        return [{"label": label, "url": f"{self.dashboard.rstrip('/')}/" + (f"?{urlencode(query)}" if query else "")}]
+        url = f"{self.dashboard.rstrip('/')}/{quote(path)}"
+        return [{"label": label, "url": f"{url}?{urlencode(query)}" if query else url}]
 
 
 def at(ms: int | None) -> str | None:
@@ -140,14 +141,15 @@ def _for_one(desk: Desk, cause: Mapping[str, Any]) -> tuple[list[dict[str, str]]
     links: list[dict[str, str]] = []
     if cause["status"] != RESOLVED and not cause["sample_id"].startswith("-"):  # an id is its sender's choice
         commands.append(desk.command("this letter, with its traceback", "show", cause["sample_id"]))
+    sample = [] if cause["status"] == RESOLVED else desk.links("this letter", f"letters/{cause['sample_id']}")
     if fingerprint is not None:
-        links = desk.links("this cause", fingerprint=fingerprint)
+        links = desk.links("this cause", "letters", fingerprint=fingerprint)
         if cause["status"] != RESOLVED:
             commands += [
                 desk.command("all of this cause", "ls", "--fingerprint", fingerprint),
                 desk.command("send them back, once it is mended", "retry-all", "--fingerprint", fingerprint),
             ]
-    return commands, links
+    return commands, links + sample
 
 
 def threshold(

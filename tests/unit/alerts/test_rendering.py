@@ -8,20 +8,24 @@ import re
 import shlex
 from html.parser import HTMLParser
 
+import httpx2
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadletter import Alert
-from deadletter.alerts.drafts import Desk
+from deadletter import Alert, DeadLetterQueue, Task
+from deadletter.alerts.drafts import Desk, died
 from deadletter.alerts.mail import EmailAlerter
 from deadletter.alerts.plain_text import block, clean
 from deadletter.alerts.rendering import as_html, as_text
 from deadletter.alerts.slack import message
 from deadletter.alerts.story import story
+from deadletter.http import create_app
 
 from .material import AT, HOSTILE, cause, hostile, one_of_each, to_alert
+
+pytestmark = pytest.mark.anyio
 
 MAILER = EmailAlerter("localhost", "ops@example.com", sender="deadletter@example.com")
 TAGS = {"html", "head", "meta", "title", "body", "table", "tr", "td", "th", "h1", "h2", "p", "pre", "ul", "li", "a"}
@@ -117,6 +121,22 @@ def test_no_text_makes_a_header_or_silences_the_mail(text: str) -> None:
     assert [part.get_content_type() for part in read.walk()] == ["multipart/alternative", "text/plain", "text/html"]
 
 
+async def test_links_lead_to_pages_of_the_dashboard(anyio_backend: str) -> None:
+    async with DeadLetterQueue("memory://") as dlq:
+        id_ = await dlq.capture(Task(type="mail.send", id="a:b"), TimeoutError("no answer"))
+        (group,) = await dlq.groups()
+        desk = Desk("default", "http://localhost/")
+        facts = cause(sample_id=id_, fingerprint=group.key)
+        links = died(desk, [facts]).data["links"] + died(desk, [facts, facts]).data["links"]
+        app = create_app(dlq)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app, client=("127.0.0.1", 1))) as client:
+            for link in links:
+                answer = await client.get(link["url"], headers={"Accept": "text/html"})
+                assert answer.status_code == 200, link
+                assert "mail.send" in answer.text
+    assert [link["label"] for link in links] == ["this cause", "this letter", "dashboard"]
+
+
 def test_a_command_of_a_hostile_queue_is_one_command() -> None:
     desk = Desk("q; rm -rf / #$(id)")
     command = desk.command("look", "ls")["command"]
@@ -124,8 +144,6 @@ def test_a_command_of_a_hostile_queue_is_one_command() -> None:
 
 
 def test_an_id_that_reads_like_a_flag_is_in_no_command() -> None:
-    from deadletter.alerts.drafts import died
-
     commands = died(Desk("default"), [cause(sample_id="--everything")]).data["commands"]
     assert not any("--everything" in each["command"] for each in commands)
 
@@ -156,8 +174,6 @@ def test_a_block_has_lines_and_nothing_else_that_is_not_printable(text: str) -> 
 
 
 def test_many_causes_are_listed_up_to_a_bound() -> None:
-    from deadletter.alerts.drafts import died
-
     draft = died(Desk("default"), [cause(fingerprint=f"f{n}", new=n) for n in range(300)])
     text = as_text(story(to_alert(draft)))
     assert draft.title.startswith("300 causes: 300 new")
