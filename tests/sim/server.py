@@ -62,7 +62,7 @@ class Server:
         for shard in range(self.shards):
             part = self.part(queue, shard)
             if isinstance(part, Shard):
-                heard += await part.events(0)
+                heard += await part.events(0).read()
                 continue
             with anyio.move_on_after(0.1):
                 async with self._stores[shard].listen(queue, 0) as signals:
