@@ -70,3 +70,10 @@ def test_a_share_of_each_limit_is_told(backend: str, tmp_path: Path) -> None:
         assert f"| {row['work']} |" in printed
     if backend == "redis":
         assert all(row["bytes a task"] > 200 for row in rows)
+
+
+@pytest.mark.full
+def test_a_monitor_is_measured_beside_a_worker(tmp_path: Path) -> None:
+    found, _ = figures("monitor", ["--n", "400"], tmp_path)
+    assert [row["monitor"] for row in found] == ["off", "on"]
+    assert all(row["tasks a second"] > 0 for row in found)
