@@ -16,16 +16,19 @@ NODE_TIMEOUT_MS = 1_500
 
 
 class Cluster:
-    """Some primaries, each with so many replicas."""
+    """Some primaries, each with so many replicas; ``secure``: over TLS alone, which ``options`` set up."""
 
-    def __init__(self, program: str, *options: str, primaries: int = 3, replicas: int = 0) -> None:
+    def __init__(
+        self, program: str, *options: str, primaries: int = 3, replicas: int = 0, secure: bool = False
+    ) -> None:
         n = primaries * (1 + replicas)
         ports = free_ports(2 * n)
         self.ports, buses = ports[:n], ports[n:]
         self.nodes = [
             Server(
                 program,
-                *("--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"),
+                *(("--port", "0", "--tls-port") if secure else ("--port",)),
+                *(str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes"),
                 *("--cluster-port", str(bus), "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
                 *("--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"),
                 *("--cluster-allow-replica-migration", "no", *options),
