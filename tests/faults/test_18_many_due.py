@@ -94,6 +94,7 @@ local redis = {pcall = server.pcall, call = function(...)
   return answer
 end}
 """
+_ENDS = "return answer\n"
 _TOLD = "server.call('RPUSH', prefix .. 'costs', cost)\n"
 
 
@@ -106,7 +107,10 @@ def counting_scripts() -> Iterator[None]:
         text = read(name)
         if name == "prelude":
             return _COUNTED + text
-        return text.removesuffix("return answer\n") + _TOLD + "return answer\n" if name == "claim" else text
+        if name != "claim":
+            return text
+        assert text.endswith(_ENDS), "claim.lua ends otherwise now: tell the cost before its answer"
+        return text.removesuffix(_ENDS) + _TOLD + _ENDS
 
     with patched_scripts(counting):
         yield

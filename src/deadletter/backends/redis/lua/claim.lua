@@ -285,4 +285,5 @@ for at = 1, #claimed, 2 do
   local id = claimed[at]
   tell_row(id, claimed[at + 1], has_failures[id], 1, beside[id])
 end
-return {'ok', now_text, next_due and ms(next_due) or '', suspects and 1 or 0, texts(), words, more, told_rows}
+local answer = {'ok', now_text, next_due and ms(next_due) or '', suspects and 1 or 0, texts(), words, more, told_rows}
+return answer
