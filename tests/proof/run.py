@@ -77,9 +77,9 @@ class Log:
 
 
 def wanted(parts: list[str], log: Log, *, long: bool) -> list[tuple[str, int]]:
-    """The batches that are not done yet, all parts alike far on at any time."""
+    """The batches that are not done yet, all parts alike far on at any time: one of each comes first."""
     total = {name: PARTS[name].batches(long=long) for name in parts}
-    every = [((seed + 1) / total[name], name, seed) for name in parts for seed in range(total[name])]
+    every = [(seed / total[name], name, seed) for name in parts for seed in range(total[name])]
     return [(name, seed) for _, name, seed in sorted(every) if (name, seed) not in log.done]
 
 

@@ -26,7 +26,7 @@ def two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_goes_on_where_it_was_stopped(two_parts: None, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
-    assert wanted(["a", "b"], log, long=True) == [("a", 0), ("a", 1), ("b", 0), ("a", 2), ("a", 3), ("b", 1)]
+    assert wanted(["a", "b"], log, long=True) == [("a", 0), ("b", 0), ("a", 1), ("a", 2), ("b", 1), ("a", 3)]
     log.enter(done("a", 0))
     log.enter(done("b", 0, "it failed"))
 
