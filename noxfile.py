@@ -64,7 +64,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def full(session: nox.Session) -> None:
     """Run what needs Debian's packages, a quiet machine or more time."""
-    session.install(*SUITE)
+    session.install(*SUITE, *group("browser"))
     session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
     if not session.posargs:
         session.run("python", "-m", "tests.proof", env=HERE)
@@ -132,3 +132,10 @@ def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     session.install(*SUITE, *group("docs"))
     session.run("sphinx-build", "-W", "-n", "docs", "docs/_build/html")
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Take the pictures of the dashboard that the documentation shows; wants Debian's chromium."""
+    session.install(*SUITE, *group("browser"))
+    session.run("python", "docs/screenshots.py")

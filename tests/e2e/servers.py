@@ -18,8 +18,9 @@ _PLACE = re.compile(r"serving (http://\S+?)/ ")
 class Serving:
     """A server process: ``base`` is where it is, ``stop`` ends it and answers its exit code."""
 
-    def __init__(self, url: str, *options: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "deadletter", "serve", "--url", url, "--port", "0", "--log", "json", *options]
+    def __init__(self, url: str, *options: str, port: int = 0, **environment: str) -> None:
+        place = ["--url", url, "--port", str(port)]
+        command = [sys.executable, "-m", "deadletter", "serve", *place, "--log", "json", *options]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DEADLETTER_")}
         self.process = subprocess.Popen(
             command,

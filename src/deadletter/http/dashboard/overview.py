@@ -14,12 +14,13 @@ from ...model.record import Stats
 from ...model.task import from_ms
 from .. import samples
 from ..site import Call
-from .census import Cause, Census, Tally, bars, messages
+from .census import SPANS_MS, Cause, Census, Tally, bars, messages
 from .pages import page, render
 from .words import age, count, plural
 
 SHOWN = 50  # causes on the first screen
 _BARS = 48
+_SPAN_WORDS: dict[int, str] = dict(zip(SPANS_MS, ("hour", "6 hours", "24 hours", "7 days"), strict=True))
 _SPARK = 24
 
 
@@ -76,7 +77,7 @@ class Overview:
             counted=None if walking is None else walking.looked,
             groups=[_group(cause, tally, said.get(cause.newest.id, "")) for cause in shown],
             further=causes[SHOWN:],
-            span=tally.span_ms / 1000,
+            span=_SPAN_WORDS[tally.span_ms],
             deaths=_deaths(tally),
             flow=_flow(await samples.since(call.site.queue, tally.now_ms - 24 * 3_600_000)),
         )

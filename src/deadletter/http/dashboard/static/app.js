@@ -12,9 +12,11 @@
   let lost = false;
   document.body.addEventListener("htmx:sseError", () => {
     lost = true;
+    delete document.body.dataset.live;
     say("The connection to the server is lost. What you see may be old; it is tried again.");
   });
   document.body.addEventListener("htmx:sseOpen", () => {
+    document.body.dataset.live = "";
     if (lost) {
       lost = false;
       say("");
@@ -24,7 +26,15 @@
   });
   const pageIsList = () => document.querySelector("[data-news]") !== null;
 
-  const refresh = () => document.body.dispatchEvent(new CustomEvent("refresh"));
+  /* At most one look a second, and always one after the last event. */
+  let looking = 0;
+  const refresh = () => {
+    if (looking) return;
+    looking = setTimeout(() => {
+      looking = 0;
+      document.body.dispatchEvent(new CustomEvent("refresh"));
+    }, 1000);
+  };
 
   /* News are counted in a badge; no row moves, appears or goes while somebody reads. */
   let fresh = 0;

@@ -28,7 +28,7 @@
       legend: { live: true },
       scales: { y: { range: (plot, low, high) => [0, Math.max(4, high * 1.1)] } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      axes: [{ ...axis, values: ticks }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000] }],
+      axes: [{ ...axis, size: 30, values: ticks }, { ...axis, size: 44, space: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000] }],
       series: [{ label: "at", value: (plot, seconds) => (seconds === null ? "–" : `${day(new Date(seconds * 1000))} ${clock(new Date(seconds * 1000))}`) }, ...series.map((label, n) => ({
         label,
         stroke: colours.series[n],
