@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
+import anyio
 from starlette.responses import RedirectResponse, Response
 
 from ...model.record import Page, State
@@ -13,6 +14,7 @@ from ..site import Call
 from .filters import CHOICES, Filters, of_url
 from .pages import page, render
 
+PATIENCE = 10.0  # seconds that a rare text may be looked for: no index finds it
 _PAGE = 50
 
 
@@ -27,9 +29,12 @@ async def letters(call: Call) -> Response:
     found, errors = Page(items=()), dict(filters.errors)
     if not errors:
         try:
-            found = await call.site.seen.list(
-                filters.query, cursor=filters.values.get("cursor"), limit=filters.values.get("limit", _PAGE)
-            )
+            with anyio.fail_after(PATIENCE):
+                found = await call.site.seen.list(
+                    filters.query, cursor=filters.values.get("cursor"), limit=filters.values.get("limit", _PAGE)
+                )
+        except TimeoutError:
+            errors = {"": f"too few letters matched within {PATIENCE:g} s; narrow it by type, cause or time as well"}
         except ValueError as error:
             problem = problem_of(error)
             if problem is None:

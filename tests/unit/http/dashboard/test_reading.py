@@ -10,7 +10,7 @@ from starlette.routing import Mount
 
 from deadletter import DeadLetterQueue, Query, Task
 from deadletter.http import create_app
-from deadletter.http.dashboard import census
+from deadletter.http.dashboard import census, letters
 from deadletter.http.dashboard.filters import Filters
 from deadletter.model.row import Grouped
 
@@ -220,3 +220,18 @@ async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, m
     text = (await see("/")).text
     assert "2 causes of 3 letters" in text
     assert "7,000 letters" in text
+
+
+async def test_a_rare_text_is_not_looked_for_without_end(see, dlq, monkeypatch):
+    scan = dlq.backend.scan
+
+    async def slow(queue, wanted):
+        if queue == dlq.name:
+            await dlq.clock.sleep(30)
+        return await scan(queue, wanted)
+
+    monkeypatch.setattr(dlq.backend, "scan", slow)
+    monkeypatch.setattr(letters, "PATIENCE", 0.05)
+    page = await see("/letters?error_contains=rare", 400)
+    assert "narrow it by type, cause or time" in page.text
+    assert page.all("input", id="f-error_contains")[0]["value"] == "rare"
