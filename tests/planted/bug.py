@@ -71,15 +71,14 @@ def constructor(name: str, **fields: object) -> Plant:
 
 def line(owner: Any, name: str, text: str, instead: str) -> Plant:
     """One piece of a function's source is replaced in a copy; ``owner`` is the module or class that holds it."""
-    held = inspect.getattr_static(owner, name)
-    function = inspect.unwrap(held.fget if isinstance(held, property) else held)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(text) == 1, f"{name} holds {text!r} {source.count(text)} times"
-    module = sys.modules[function.__module__]
 
     def plant(patch: pytest.MonkeyPatch) -> None:
+        held = inspect.getattr_static(owner, name)
+        function = inspect.unwrap(held.fget if isinstance(held, property) else held)
+        source = _replaced(textwrap.dedent(inspect.getsource(function)), name, text, instead)
         made: dict[str, Any] = {}
-        exec(f"from __future__ import annotations\n{source.replace(text, instead)}", module.__dict__, made)
+        module = sys.modules[function.__module__]
+        exec(f"from __future__ import annotations\n{source}", module.__dict__, made)
         patch.setattr(owner, name, made[name])
 
     return plant
@@ -87,26 +86,25 @@ def line(owner: Any, name: str, text: str, instead: str) -> Plant:
 
 def query(name: str, text: str, instead: str) -> Plant:
     """One piece of a named statement of SQLite is replaced."""
-    statement = reads.Q[name]
-    assert statement.count(text) == 1, f"{name} holds {text!r} {statement.count(text)} times"
-    return lambda patch: patch.setitem(reads.Q, name, statement.replace(text, instead))
+    return lambda patch: patch.setitem(reads.Q, name, _replaced(reads.Q[name], name, text, instead))
 
 
 def lua(file: str, *pairs: tuple[str, str]) -> Plant:
-    """Pieces of a Lua file are replaced; every script that includes it is put together anew."""
-    for text, _ in pairs:
-        assert text in scripts._read(file), f"{file}.lua holds no {text!r}"
+    """Pieces of a Lua file are replaced where they stand first; every script that includes it is put together anew."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
         read = scripts._read
-
-        def spoilt(name: str) -> str:
-            source = read(name)
-            for text, instead in pairs if name == file else ():
-                source = source.replace(text, instead, 1)
-            return source
-
-        patch.setattr(scripts, "_read", spoilt)
+        spoilt_file = read(file)
+        for text, instead in pairs:
+            assert text in spoilt_file, f"{file}.lua holds no {text!r}: plant the bug in what stands there now"
+            spoilt_file = spoilt_file.replace(text, instead, 1)
+        patch.setattr(scripts, "_read", lambda name: spoilt_file if name == file else read(name))
         scripts.load_script.cache_clear()
 
     return plant
+
+
+def _replaced(source: str, name: str, text: str, instead: str) -> str:
+    times = source.count(text)
+    assert times == 1, f"{name} holds {text!r} {times} times: plant the bug in what stands there now"
+    return source.replace(text, instead)

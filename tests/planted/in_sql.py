@@ -80,8 +80,8 @@ ORDER = [
             "_take",
             "    for index, row in enumerate(taken.values()):\n"
             "        machine.take(row, claim, index, now_ms, journal)\n"
-            "    update_taken(self.connection, taken, claim.start)\n",
-            "    update_taken(self.connection, taken, claim.start)\n"
+            "    update_taken(self.connection, taken)\n",
+            "    update_taken(self.connection, taken)\n"
             "    for index, row in enumerate(taken.values()):\n"
             "        machine.take(row, claim, index, now_ms, journal)\n",
         ),

@@ -22,6 +22,7 @@ from deadletter.testing import VirtualClock
 
 from ..redis_servers import valkey
 from ..sim.play import play, run
+from ..sim.seed import Seed
 from ..sim.world import World
 from ..unit.backends import test_sqlite_differs_nowhere as on_sqlite
 from ..unit.backends.redis import test_lua_is_the_machine as on_redis
@@ -144,7 +145,7 @@ def _clock_is_the_servers(seed: int) -> None:
 
 
 def _told(story: Callable[[World], Awaitable[None]]) -> Callable[[int], bool]:
-    return lambda seed: bool(run(World("memory", seed), story).wrong)
+    return lambda seed: bool(run(World(Seed.of(f"memory:{seed}")), story).wrong)
 
 
 SEARCHES = {

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
+
 from deadletter import Task
 from deadletter.model.errors import LeaseLost
 
-from ..sim.network import Rates
-from ..sim.scenario import Worker, drain
+from ..sim.actors import Worker
+from ..sim.pace import Rates
+from ..sim.scenario import drain
 from ..sim.world import Process, World
 
 
@@ -23,9 +26,11 @@ def _producer(world: World, *tasks: Task) -> Process:
         async def one(task: Task) -> None:
             world.ledger.acknowledge(task, await process.queue.enqueue(task))
 
-        for task in tasks:
+        alone = process.queue.backend.shards == 1  # a spread queue takes no chosen id with a key
+        stored = [task if alone else attrs.evolve(task, idempotency_key=None) for task in tasks]
+        for task in stored:
             world.ledger.offer(task)
-        await asyncio.gather(*map(one, tasks))
+        await asyncio.gather(*map(one, stored))
 
     return world.start("producer", enqueue)
 
