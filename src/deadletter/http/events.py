@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from ..model.errors import DeadLetterError
-from ..model.event import Event
+from ..model.event import Event, EventKind
 from ..views import event_item
 from .fields import taking
 from .problems import Problem
@@ -42,10 +42,11 @@ async def events(call: Call) -> Response:
 
 async def _stream(call: Call, kinds: list[str], after: int | None) -> AsyncGenerator[ServerSentEvent, None]:
     try:
-        async with call.site.queue.subscribe(*kinds, after=after) as told:
+        async with call.site.audience.listen(after) as told:
             yield ServerSentEvent(comment="listening", retry=_RETRY_MS, sep="\n")  # what happens from here on is told
             async for event in told:
-                yield _told(event)
+                if not kinds or event.kind in kinds or event.kind is EventKind.GAP:
+                    yield _told(event)
     except DeadLetterError as error:
         yield ServerSentEvent(comment="unavailable", retry=_RETRY_MS, sep="\n")  # the client asks again
         log.warning("a stream of events ends: %s", error)

@@ -18,6 +18,7 @@ from ..views import Viewer, item
 from . import samples
 from .access import Access, Grant, Level
 from .asking import query_of
+from .audience import Audience
 from .background import Background
 from .fields import Field
 from .problems import Problem
@@ -33,6 +34,7 @@ class Site:
         viewer: what is hidden.
         access: who may do what.
         operations: carries operations out, from when one is ordered or found until none is left.
+        audience: who listens to its events.
         samples: writes the counters down for the dashboard's charts.
     """
 
@@ -41,6 +43,7 @@ class Site:
     viewer: Viewer
     access: Access
     operations: Background
+    audience: Audience
     samples: Background
 
     @classmethod
@@ -49,7 +52,7 @@ class Site:
         viewer = Viewer(queue.options.hidden_paths)
         seen = viewer.queue(queue)
         operations = Background(partial(standing.work, queue, seen))
-        return cls(queue, seen, viewer, access, operations, Background(partial(samples.keep, queue)))
+        return cls(queue, seen, viewer, access, operations, Audience(queue), Background(partial(samples.keep, queue)))
 
     @property
     def most_bytes(self) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 
+import anyio
 import pytest
 
 from deadletter import BackendUnavailable, Query, Task
 from deadletter.http import create_app
+from deadletter.http.audience import Audience
 
 from .clients import SECRET, streaming
 
@@ -80,3 +83,67 @@ async def test_where_the_store_is_away_the_stream_ends(dlq, monkeypatch):
     monkeypatch.setattr(dlq.backend, "listen", away)
     async with streaming(create_app(dlq), "/api/dlq/events") as stream:
         await stream.until("unavailable")
+
+
+async def test_all_who_listen_share_one_subscription(dlq, monkeypatch):
+    listen, calls = dlq.backend.listen, []
+
+    def counted(*args):
+        calls.append(args)
+        return listen(*args)
+
+    monkeypatch.setattr(dlq.backend, "listen", counted)
+    app = create_app(dlq)
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(streaming(app, "/api/dlq/events")) for _ in range(20)]
+        for stream in streams:
+            await stream.until("listening")
+        await dlq.retry("task-1")
+        for stream in streams:
+            assert [event["task_id"] for event in told(await stream.until("task-1"))] == ["task-1"]
+    assert len(calls) == 2, "one for tasks, one for pauses"
+    async with streaming(app, "/api/dlq/events") as stream:
+        await stream.until("listening")
+        await dlq.retry("task-2")
+        await stream.until("task-2")
+
+
+async def test_who_comes_back_beside_others_misses_nothing(dlq, monkeypatch):
+    """What happened while others listened is kept here, what happened before is asked of the store."""
+    monkeypatch.setattr("deadletter.http.audience._QUIET", 0.1)
+    app = create_app(dlq)
+    async with streaming(app, "/api/dlq/events") as first:
+        await first.until("listening")
+        await dlq.retry("task-0")
+        last = told(await first.until("task-0"))[-1]["id"]
+        await dlq.retry("task-1")
+        await first.until("task-1")
+        for seen, missed in [(last, ["task-1"]), (str(int(last) - 1), ["task-0", "task-1"])]:
+            async with streaming(app, "/api/dlq/events", {"Last-Event-ID": seen}) as again:
+                text = await again.until("task-1")
+                assert [event["task_id"] for event in told(text) if event["kind"] == "replayed"] == missed
+        async with streaming(app, "/api/dlq/events?kinds=replayed", {"Last-Event-ID": last}) as again:
+            await again.until("task-1")
+            await dlq.retry("task-2")
+            text = await again.until("task-2")
+            assert [event["task_id"] for event in told(text)] == ["task-1", "task-2"]
+
+
+async def test_who_reads_too_slowly_is_told_a_gap(dlq, monkeypatch):
+    monkeypatch.setattr("deadletter.http.audience._WAITING", 2)
+    audience = Audience(dlq)
+    async with audience.listen(None) as events:
+        for n in range(6):
+            await dlq.capture(Task(type="t", id=f"new-{n}"), ValueError("x"))
+        with anyio.fail_after(10):
+            while sum(listener.missed for listener in audience._listeners) < 4:
+                await anyio.sleep(0.002)
+            heard = [await anext(events) for _ in range(2)]
+            await dlq.capture(Task(type="t", id="last"), ValueError("x"))
+            heard += [await anext(events) for _ in range(2)]
+    assert [(event.kind, event.task_id, event.count) for event in heard] == [
+        ("dead", "new-0", 1),
+        ("dead", "new-1", 1),
+        ("gap", None, 4),
+        ("dead", "last", 1),
+    ]
