@@ -17,7 +17,7 @@ from deadletter.model.errors import BackendUnavailable
 
 from .history import Call, History
 from .loop import SeededLoop
-from .pace import Pace
+from .pace import Pace, Rates
 from .server import Server
 from .watch import Watch
 
@@ -53,7 +53,7 @@ class Network:
         self._epoch_ms = epoch_ms
         self.watch = watch
         self.history = History()
-        self.rates = pace.rates
+        self.rates: Rates = pace.rates
         self.chance = chance
         self.away = False  # the store cannot be reached by anybody
         self.over = False

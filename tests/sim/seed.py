@@ -19,6 +19,7 @@ class Seed:
     number: int
     most: tuple[tuple[str, int], ...] = ()
     without: tuple[str, ...] = ()
+    shards: int = 1  # drawn by the number where it is read from a line
 
     @classmethod
     def of(cls, text: str) -> Seed:
@@ -37,7 +38,8 @@ class Seed:
                 raise ValueError(f"{limit!r} in the seed {text!r} limits nothing; one of {', '.join(PARTS)}, without")
         if set(without) - set(FAULTS):
             raise ValueError(f"{without} in the seed {text!r} are not all faults; these are: {', '.join(FAULTS)}")
-        return cls(store, int(number), tuple(most.items()), without)
+        seed = cls(store, int(number), tuple(most.items()), without)
+        return attrs.evolve(seed, shards=seed.chance("shards").choice((1, 1, 1, 2, 3)))
 
     def __str__(self) -> str:
         limits = [f"/{name}={n}" for name, n in self.most]

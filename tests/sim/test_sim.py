@@ -59,7 +59,7 @@ def test_what_must_hold_holds_under_very_many_seeds(store: str, first: int, end:
 
 def test_seeds_differ_in_what_they_are_made_of() -> None:
     """With priorities and without, drawn rates and fixed ones, one shard and several: each is among a few dozen seeds."""
-    worlds = [World(Seed("memory", number)) for number in range(40)]
+    worlds = [World(Seed.of(f"memory:{number}")) for number in range(40)]
     for world in worlds:
         world.loop.close()
     assert {type(world.pace) for world in worlds} == {Pace, Priorities}
@@ -90,7 +90,7 @@ def test_low_progresses_while_high_never_ends(seed: int) -> None:
         world.heal()
         await drain(world, [producer])
 
-    world = World(Seed("memory", seed))
+    world = World("memory", seed)
     run(world, story).check()
     order = [began.task_id for began in world.ledger.runs]
     assert order.index("low-10") < 40, order

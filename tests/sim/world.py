@@ -217,7 +217,8 @@ class Plan:
 class World:
     """Everything that one seed decides."""
 
-    def __init__(self, seed: Seed) -> None:
+    def __init__(self, seed: Seed | str, number: int = 0) -> None:
+        seed = seed if isinstance(seed, Seed) else Seed(seed, number)
         self.seed = seed
         self.chance = random.Random(seed.root)
         self.plan = Plan.drawn(self.chance).without(seed.without)
@@ -226,7 +227,7 @@ class World:
         server = SimClock(self.loop)
         self.ledger = Ledger()
         self.watch = Watch(QUEUE, server.now_ms, self.loop.time)
-        stores = Server(seed.store, server, seed.chance("shards").choice((1, 1, 1, 2, 3)))
+        stores = Server(seed.store, server, seed.shards)
         self.network = Network(self.loop, stores, self.watch, seed.chance("wire"), self.pace, epoch_ms=EPOCH_MS)
         self.server = server
         self.processes: list[Process] = []
