@@ -128,7 +128,7 @@ async def test_a_letter_tells_its_story(see, dlq):
     assert "a bad number" in page.text
     assert "Traceback (most recent call last)" in page.text or "ValueError" in page.text
     assert "Dead because rejected" in page.text
-    assert "Kept until in 6 d" in page.text or "Kept until in 7 d" in page.text
+    assert "Forgotten in 6 d" in page.text or "Forgotten in 7 d" in page.text
     assert "deadletter retry task-1" in page.text
     assert "await dlq.retry('task-1')" in page.text
     assert "curl -X POST http://localhost:5002/api/dlq/retry" in page.text
