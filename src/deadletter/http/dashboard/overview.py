@@ -10,6 +10,7 @@ import attrs
 import orjson
 from starlette.responses import Response
 
+from ...engine.alerting import monitor_seen
 from ...model.record import Stats
 from ...model.task import from_ms
 from .. import samples
@@ -73,6 +74,7 @@ class Overview:
             health=health(stats),
             stats=stats,
             dead=dead,
+            monitor=await monitor_seen(call.site.queue),
             tally=tally,
             counted=None if walking is None else walking.looked,
             groups=[_group(cause, tally, said.get(cause.newest.id, "")) for cause in shown],

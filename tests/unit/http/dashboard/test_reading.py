@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -9,8 +10,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from deadletter import DeadLetterQueue, Query, Task
+from deadletter.engine.alerting import MonitorInfo
 from deadletter.http import create_app
-from deadletter.http.dashboard import census, letters
+from deadletter.http.dashboard import census, letters, overview
 from deadletter.http.dashboard.filters import Filters
 from deadletter.model.row import Grouped
 
@@ -235,3 +237,11 @@ async def test_a_rare_text_is_not_looked_for_without_end(see, dlq, monkeypatch):
     page = await see("/letters?error_contains=rare", 400)
     assert "narrow it by type, cause or time" in page.text
     assert page.all("input", id="f-error_contains")[0]["value"] == "rare"
+
+
+async def test_a_monitor_that_fell_silent_is_told(see, monkeypatch):
+    async def seen(_):
+        return MonitorInfo(name="host-7", last_seen=datetime.now(UTC) - timedelta(minutes=5), absent=True)
+
+    monkeypatch.setattr(overview, "monitor_seen", seen)
+    assert "Nobody is told of deaths: the monitor host-7 was last seen 5 min ago" in (await see("/")).text
