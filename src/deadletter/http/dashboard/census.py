@@ -1,7 +1,8 @@
 """Letters counted by cause and by time of death, in a bounded number of rows for each page.
 
-A page looks through the newest letters. Where there are more, a store that keeps count by cause is asked; where it does
-not, one walk through all letters goes on beside the requests and is shown once it has ended, with what died since added.
+A store that keeps count by cause is asked, and only the trends come from the newest letters. Where a store does not, a page
+looks through the newest letters; where there are more, one walk through all goes on beside the requests and is shown once
+it has ended, with what died since added.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 import attrs
 
@@ -26,6 +28,7 @@ LOOKED = 3_000  # newest letters that a page looks through
 SLOT_MS = 120_000
 SPANS_MS = (3_600_000, 6 * 3_600_000, 24 * 3_600_000, 7 * 86_400_000)
 _FRESH = 2.0  # seconds that one look serves all pages
+_TREND = 10.0  # seconds that a trend may be old where the store counts
 _STEP = 500
 _BREATH = 0.01  # seconds between steps of the long walk: requests go first
 _AGAIN = 60.0  # seconds until the next long walk, at least; and 20 times as long as the last one took
@@ -127,29 +130,44 @@ class Census:
     """Counts the letters of a site, for all its pages."""
 
     def __init__(self) -> None:
-        self._fresh: Tally | None = None
+        self._fresh = Tally()
         self._fresh_at = float("-inf")
         self._all: Tally | None = None
         self._next_walk = float("-inf")
         self._walk: Background | None = None
+        self._beside: Background | None = None
         self.walking: Tally | None = None
 
     async def look(self, site: Site, total: int) -> Tally:
-        """The letters of now; where there are more than one look takes in, those of the last long walk, mended."""
-        clock = site.queue.clock
-        if self._fresh is None or clock.monotonic() - self._fresh_at >= _FRESH:
-            self._fresh = await _newest(site, LOOKED)
-            self._fresh_at = clock.monotonic()
-        if self._fresh.whole:
-            self._all = None
-            return self._fresh
-        indexed = await site.queue.backend.groups(
-            site.queue.name, Scan(state=DEAD, history=0, body=False), "fingerprint"
-        )
+        """The letters of now; where nothing counts them and one look does not take them in, of the last long walk."""
+        queue = site.queue
+        indexed = await queue.backend.groups(queue.name, Scan(state=DEAD, history=0, body=False), "fingerprint")
         if indexed is not None:
-            return _exact(self._fresh, indexed)
+            return _exact(await self._trend(site), indexed)
+        if self._age(site) >= _FRESH:
+            await self._refresh(site)
+        fresh = self._fresh
+        if fresh.whole:
+            self._all = None
+            return fresh
         self._start(site)
-        return self._fresh if self._all is None or self._all.looked < LOOKED else _mended(self._all, self._fresh, total)
+        return fresh if self._all is None or self._all.looked < LOOKED else _mended(self._all, fresh, total)
+
+    async def _trend(self, site: Site) -> Tally:
+        """Times of death beside counts that are exact: no page but the first waits for them."""
+        if self._fresh_at < 0:
+            await self._refresh(site)
+        elif self._age(site) >= _TREND:
+            self._beside = self._beside or Background(partial(self._refresh, site))
+            self._beside.start()
+        return self._fresh
+
+    def _age(self, site: Site) -> float:
+        return site.queue.clock.monotonic() - self._fresh_at
+
+    async def _refresh(self, site: Site) -> None:
+        self._fresh = await _newest(site, LOOKED)
+        self._fresh_at = site.queue.clock.monotonic()
 
     def _start(self, site: Site) -> None:
         if self.walking is not None or site.queue.clock.monotonic() < self._next_walk:

@@ -222,6 +222,21 @@ async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, m
     text = (await see("/")).text
     assert "2 causes of 3 letters" in text
     assert "7,000 letters" in text
+    scans = []
+    scan = dlq.backend.scan
+
+    async def counted(queue, wanted):
+        if queue == dlq.name:
+            scans.append(wanted)
+        return await scan(queue, wanted)
+
+    monkeypatch.setattr(dlq.backend, "scan", counted)
+    await see("/")
+    assert scans == []
+    monkeypatch.setattr(census, "_TREND", 0)
+    await see("/")  # does not wait for the look that it starts
+    while not scans:
+        await dlq.clock.sleep(0.01)
 
 
 async def test_a_rare_text_is_not_looked_for_without_end(see, dlq, monkeypatch):
