@@ -189,6 +189,28 @@ def test_the_health_line_follows(tab, dlq):
     assert page.locator(".cause").count() == 1  # the causes wait for the reader
 
 
+def test_a_hidden_tab_gives_its_connection_back(tab, dlq):
+    """After a minute; once it is looked at again it says that there may be news, and follows as before."""
+    page = tab("/", expect=("htmx:", "[object Event]"))
+    page.clock.install()
+    page.goto("/")
+    connected(page)
+    turn = (
+        "how => { Object.defineProperty(document, 'visibilityState', {value: how, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    page.evaluate(turn, "hidden")
+    page.clock.fast_forward(61_000)
+    page.locator("body:not([data-live])").wait_for(state="attached")
+    letters(dlq, 2, "late")
+    assert page.locator("#line").is_hidden()
+    page.evaluate(turn, "visible")
+    page.get_by_role("button", name="There may be news").wait_for()
+    comes_true(page, "document.querySelector('.figure.tone-dead .value').textContent === '8'")
+    letters(dlq, 1, "later")
+    page.get_by_role("button", name="1 new letter").wait_for()
+
+
 def test_two_tabs_race_for_one_letter(tab, dlq):
     task_id = letters(dlq, 1, "raced")[0]
     one, two = tab(f"/letters/{task_id}"), tab(f"/letters/{task_id}", expect=("409",))

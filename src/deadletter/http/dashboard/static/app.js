@@ -8,20 +8,39 @@
     line.hidden = text === "";
   };
 
-  /* The connection: its loss is shown, and what was missed meanwhile is fetched once it is back. */
+  /* The connection: its loss is shown, and what was missed meanwhile is fetched once it is back. A browser has few
+     connections for one server, so a tab that nobody looks at gives its own back. */
+  const REST_MS = 60000;
+  let source = null;
   let lost = false;
+  let resting = false;
+  let restLater = 0;
+  htmx.createEventSource = (url) => (source = new EventSource(url));
   document.body.addEventListener("htmx:sseError", () => {
-    lost = true;
     delete document.body.dataset.live;
+    if (resting) return;
+    lost = true;
     say("The connection to the server is lost. What you see may be old; it is tried again.");
   });
   document.body.addEventListener("htmx:sseOpen", () => {
     document.body.dataset.live = "";
-    if (lost) {
-      lost = false;
-      say("");
-      refresh();
-      if (pageIsList()) news(0);
+    if (!lost && !resting) return;
+    lost = resting = false;
+    say("");
+    refresh();
+    if (pageIsList()) news(0);
+  });
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(restLater);
+    if (document.visibilityState === "hidden") {
+      restLater = setTimeout(() => {
+        if (!source) return;
+        resting = true;
+        source.close();
+        delete document.body.dataset.live;
+      }, REST_MS);
+    } else if (resting && source) {
+      source.onerror(new Event("rested")); // a closed source that fails is opened anew by the extension
     }
   });
   const pageIsList = () => document.querySelector("[data-news]") !== null;
