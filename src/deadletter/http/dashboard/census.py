@@ -158,7 +158,7 @@ class Census:
         if self._fresh_at < 0:
             await self._refresh(site)
         elif self._age(site) >= _TREND:
-            self._beside = self._beside or Background(partial(self._refresh, site))
+            self._beside = self._beside or Background(partial(self._refresh_beside, site))
             self._beside.start()
         return self._fresh
 
@@ -168,6 +168,12 @@ class Census:
     async def _refresh(self, site: Site) -> None:
         self._fresh = await _newest(site, LOOKED)
         self._fresh_at = site.queue.clock.monotonic()
+
+    async def _refresh_beside(self, site: Site) -> None:
+        try:
+            await self._refresh(site)
+        except DeadLetterError as error:
+            log.info("the trends could not be counted: %s", error)
 
     def _start(self, site: Site) -> None:
         if self.walking is not None or site.queue.clock.monotonic() < self._next_walk:
@@ -183,7 +189,7 @@ class Census:
             await _walk_through(site, tally, None)
             self._all = tally
         except DeadLetterError as error:
-            log.warning("the letters could not be counted: %s", error)
+            log.info("the letters could not be counted: %s", error)  # the next page asks again, and is told more
         finally:
             self.walking = None
             self._next_walk = clock.monotonic() + max(_AGAIN, 20 * (clock.monotonic() - began))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
@@ -9,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from deadletter import DeadLetterQueue, Query, Task
+from deadletter import BackendUnavailable, DeadLetterQueue, Query, Task
 from deadletter.engine.alerting import MonitorInfo
 from deadletter.http import create_app
 from deadletter.http.dashboard import census, letters, overview
@@ -174,8 +175,6 @@ async def test_types_that_wait_for_nobody_are_told(see, dlq):
 
 
 async def test_the_store_away_is_a_page(client, dlq, monkeypatch):
-    from deadletter import BackendUnavailable
-
     async def away(*_, **__):
         raise BackendUnavailable("memory://", "gone")
 
@@ -260,3 +259,34 @@ async def test_a_monitor_that_fell_silent_is_told(see, monkeypatch):
 
     monkeypatch.setattr(overview, "monitor_seen", seen)
     assert "Nobody is told of deaths: the monitor host-7 was last seen 5 min ago" in (await see("/")).text
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_store_that_goes_away_while_it_is_counted_costs_no_page(see, dlq, monkeypatch, caplog, counts):
+    """What was counted before is shown, and the next look takes it up again."""
+    monkeypatch.setattr(census, "LOOKED", 1)
+    monkeypatch.setattr(census, "_STEP", 1)
+    caplog.set_level(logging.INFO)
+    scan = dlq.backend.scan
+    if counts:
+        monkeypatch.setattr(census, "_TREND", 0)
+        row = (await dlq.backend.load(dlq.name, ["task-1"]))[0]
+        group = Grouped(key="k", count=3, first_ms=row.time_ms, newest=row, releases=frozenset())
+
+        async def groups(*_):
+            return [group]
+
+        monkeypatch.setattr(dlq.backend, "groups", groups)
+        await see("/")
+
+    async def away(queue, wanted):
+        if queue == dlq.name and (counts or wanted.after is not None):
+            raise BackendUnavailable("memory://", "gone")
+        return await scan(queue, wanted)
+
+    monkeypatch.setattr(dlq.backend, "scan", away)
+    await see("/")
+    while "could not be counted" not in caplog.text:
+        await dlq.clock.sleep(0.01)
+    monkeypatch.setattr(dlq.backend, "scan", scan)
+    assert "ValueError" in (await see("/")).text
