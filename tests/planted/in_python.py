@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from deadletter.engine import enqueueing, process, settler, worker
+from deadletter.engine import enqueueing, feeder, process, settler
 from deadletter.engine.attempt import Attempt
+from deadletter.engine.feeder import Feeder
 from deadletter.engine.keeper import Keeper
 from deadletter.rules import machine
 
@@ -15,8 +16,6 @@ from .bug import Bug, Kind, Plant, constructor, fence, line
 def _bug(name: str, kind: Kind, plant: Plant, *, by: str = "simulation", rare: bool = False) -> Bug:
     return Bug(name, kind, "Python", by, plant, rare)
 
-
-_FEEDER = worker._Feeder
 
 FENCES = [
     _bug("no token in the fence", "fence", fence(lambda row, change: (row, attrs.evolve(change, token=None)))),
@@ -112,14 +111,14 @@ TIMES = [
     _bug(
         "a lease's end by the worker's clock",
         "clock",
-        line(worker, "begin", "(row.lease_ms or now_ms) - now_ms", "(row.lease_ms or now_ms) - queue.clock.now_ms()"),
+        line(feeder, "begin", "(row.lease_ms or now_ms) - now_ms", "(row.lease_ms or now_ms) - queue.clock.now_ms()"),
         rare=True,
     ),
     _bug(
         "a lease counted from when its answer came",
         "clock",
         line(
-            _FEEDER, "_ask", "self._start(row, sent, claimed.now_ms, now)", "self._start(row, now, claimed.now_ms, now)"
+            Feeder, "_ask", "self._start(row, sent, claimed.now_ms, now)", "self._start(row, now, claimed.now_ms, now)"
         ),
         rare=True,
     ),
@@ -183,7 +182,7 @@ ENGINE = [
     _bug(
         "a suspect that runs before its start is stored",
         "order",
-        line(_FEEDER, "_ask", "if alone:\n", "if False:\n"),
+        line(Feeder, "_ask", "if alone:\n", "if False:\n"),
         rare=True,
     ),
     _bug(
