@@ -64,7 +64,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def full(session: nox.Session) -> None:
     """Run what needs Debian's packages, a quiet machine or more time."""
-    session.install(*SUITE, *group("browser"))
+    session.install(*SUITE, *group("full"))
     session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
     if not session.posargs:
         session.run("python", "-m", "tests.proof", env=HERE)
