@@ -39,6 +39,7 @@ RUN = {"python", "bash", "console"}
 SHOWN = {"sh", "text", "ini", "mermaid", "{toctree}"}
 FILE = re.compile(r"# (\w+\.py)\n")
 FENCE = re.compile(r"^ *```(\S+)", re.MULTILINE)
+TREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 COMMANDS = {"deadletter": f'exec "{sys.executable}" -m deadletter "$@"', "python": f'exec "{sys.executable}" "$@"'}
 
@@ -175,6 +176,14 @@ def test_each_block_says_what_it_is(page: Path) -> None:
 def test_each_link_leads_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not broken
+
+
+def test_the_site_has_every_page() -> None:
+    """Runbooks are listed by a glob of their own."""
+    docs = ROOT / "docs"
+    listed = re.findall(r"^[\w/-]+$", "".join(TREE.findall((docs / "index.md").read_text())), re.MULTILINE)
+    pages = [str(page.relative_to(docs).with_suffix("")) for page in docs.rglob("*.md")]
+    assert sorted(listed) == sorted(page for page in pages if page != "index" and "/runbooks/" not in page)
 
 
 def test_readme_holds_each_of_its_two_commands_on_one_line() -> None:
