@@ -46,7 +46,12 @@ def figures(benchmark: str, asked: list[str], folder: Path) -> tuple[list[dict[s
 
 
 @pytest.mark.parametrize(
-    ("backend", "expected"), [("memory", EVERYWHERE), ("sqlite", EVERYWHERE | LIMITS), ("redis", ON_REDIS)]
+    ("backend", "expected"),
+    [
+        ("memory", EVERYWHERE),
+        pytest.param("sqlite", EVERYWHERE | LIMITS, marks=pytest.mark.full),
+        pytest.param("redis", ON_REDIS, marks=pytest.mark.full),
+    ],
 )
 def test_every_figure_is_measured(backend: str, expected: set[str], tmp_path: Path) -> None:
     asked = ["--backend", backend, "--here", "--only", "W1,W2,W3,W4,W5,W6,memory,letters", "--letters", "200"]

@@ -63,6 +63,7 @@ def test_a_thousand_deliveries_survive_and_the_account_closes(environ: Mapping[s
     assert len(ls.stdout.splitlines()) == 3
 
 
+@pytest.mark.full
 def test_the_account_of_a_receiver_that_loses_one_of_a_hundred_does_not_close(environ: Mapping[str, str]) -> None:
     """Several are lost, since one alone may be delivered again by the worker that took over from the killed one."""
     done = _demo(environ, "--deliveries", "600", "--drop-every", "100")

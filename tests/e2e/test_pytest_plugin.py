@@ -104,6 +104,7 @@ def test_users_tests_pass(tmp_path: Path, tests: str, passed: int) -> None:
     assert f"{passed} passed" in out
 
 
+@pytest.mark.full
 def test_it_works_under_xdist(tmp_path: Path) -> None:
     code, out = run(tmp_path, SYNC + BARE, "-n", "2")
     assert code == 0, out

@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from deadletter import DeadLetterQueue, Task
-from deadletter.engine import worker as worker_module
+from deadletter.engine import feeder
 
 from ..redis_servers import Server, debian_program, valkey_program
 from .conftest import Child, eventually, soon
@@ -56,7 +56,7 @@ def test_idle_workers_resume_by_themselves(store: RedisStore, start: Callable[..
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not told to a worker does not reach it."""
-    monkeypatch.setattr(worker_module, "_SAFETY_POLL", 3600.0)
+    monkeypatch.setattr(feeder, "_SAFETY_POLL", 3600.0)
 
 
 @asynccontextmanager

@@ -21,8 +21,18 @@ from deadletter.model.row import Claim, Row
 from deadletter.runtime.chance import Chance, new_id
 from deadletter.testing import VirtualClock
 
+HERE = Path(__file__).parent
 MakeQueue: TypeAlias = Callable[..., DeadLetterQueue]
 Body: TypeAlias = Callable[[Task], Any]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of four pairings to ``full``: by default each loop is met, and each store, but not trio with SQLite."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if HERE in item.path.parents and (params.get("anyio_backend"), params.get("url")) == ("trio", "sqlite"):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture
