@@ -25,8 +25,9 @@ ARGUMENTS = (
 PATIENCE_MS = 20_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """Ended with its module: while it is there its event loop counts as running, and nobody else could run one."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
