@@ -66,8 +66,13 @@ def full(session: nox.Session) -> None:
     """Run what needs Debian's packages, a quiet machine or more time."""
     session.install(*SUITE, *group("full"))
     session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
-    if not session.posargs:
-        session.run("python", "-m", "tests.proof", env=HERE)
+
+
+@nox.session
+def proof(session: nox.Session) -> None:
+    """Prove it a few thousand times and write the figures down; goes on where it stopped."""
+    session.install(*SUITE)
+    session.run("python", "-m", "tests.proof", *session.posargs, env=HERE)
 
 
 @nox.session
