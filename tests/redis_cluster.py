@@ -79,7 +79,7 @@ class Cluster:
         return self.ids.index(told[0].split()[0].decode())
 
     def settled(self) -> None:
-        """Wait until all nodes are there again, and learn who is a primary now."""
+        """Wait until all nodes are there again and agree who serves what, and learn who is a primary now."""
         n = len(self.nodes)
         roles: dict[int, bytes] = {}
 
@@ -90,11 +90,17 @@ class Cluster:
             return (
                 len(primaries) == len(self.primaries)
                 and all(self._online(i) == replicas for i in primaries)
+                and all(len(self.tell(i, "CLUSTER", "REPLICAS", self.ids[i])) == replicas for i in primaries)
                 and all(self.info(i)["cluster_state"] == "ok" for i in range(n))
+                and len({self._map(i) for i in range(n)}) == 1
             )
 
         _until(calm)
         self.primaries = [i for i in range(n) if roles[i] == b"master"]
+
+    def _map(self, node: int) -> frozenset[tuple[int, int, int]]:
+        """Which port serves what, as one node sees it."""
+        return frozenset((first, last, port) for first, last, (_, port, *_), *_ in self.tell(node, "CLUSTER", "SLOTS"))
 
     @property
     def url(self) -> str:
