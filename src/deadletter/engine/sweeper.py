@@ -59,9 +59,7 @@ async def sweep_until_cancelled(queue: DeadLetterQueue, ended: Callable[[], int]
     what a fast worker leaves behind never grows faster than it is swept.
     """
     pause = min(_LONGEST_PAUSE, queue.options.lease_ms / 2000)
-    tidied = -math.inf
     answered = 0
-    absence = Absence(queue)
     while True:
         try:
             steps = 1 + max(0, math.ceil((ended() - answered) / BATCH))
@@ -70,10 +68,18 @@ async def sweep_until_cancelled(queue: DeadLetterQueue, ended: Callable[[], int]
                     pass
                 answered += BATCH
             answered = min(answered, ended())
-            if queue.clock.monotonic() - tidied >= _TIDY_EVERY:
-                tidied = queue.clock.monotonic()
-                await tidy(queue)
-                await absence.look()
         except BackendError as error:
             log.warning("cannot sweep: %s", error)
         await queue.clock.sleep(pause)
+
+
+async def tidy_until_cancelled(queue: DeadLetterQueue) -> None:
+    """Tidy once a minute, beside the sweeping: on a slow store it takes longer than a lapsed lease may wait."""
+    absence = Absence(queue)
+    while True:
+        try:
+            await tidy(queue)
+            await absence.look()
+        except BackendError as error:
+            log.warning("cannot tidy: %s", error)
+        await queue.clock.sleep(_TIDY_EVERY)

@@ -27,7 +27,7 @@ from .pauses import Pauses
 from .presence import Presence
 from .retention import retain_once, retain_until_cancelled
 from .settler import Settler
-from .sweeper import sweep_until_cancelled
+from .sweeper import sweep_until_cancelled, tidy_until_cancelled
 from .telling import teller
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class Worker:
                 if not self.until_idle:
                     group.start_soon(Presence(self._queue, self).keep)
                     group.start_soon(sweep_until_cancelled, self._queue, lambda: self._ended)
+                    group.start_soon(tidy_until_cancelled, self._queue)
                     group.start_soon(retain_until_cancelled, self._queue)
                     if self._queue.spooler is not None:
                         group.start_soon(self._queue.spooler.watch)

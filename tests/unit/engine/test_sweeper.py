@@ -6,7 +6,7 @@ import pytest
 
 from deadletter import BackendUnavailable, DeadLetterQueue, Reason, State, Task
 from deadletter.engine.presence import reserved
-from deadletter.engine.sweeper import sweep_until_cancelled
+from deadletter.engine.sweeper import sweep_until_cancelled, tidy_until_cancelled
 from deadletter.model.row import Claim, Hint
 from deadletter.rules import changes
 
@@ -79,7 +79,7 @@ async def test_a_guard_that_nobody_ended_is_tidied_away(dlq: DeadLetterQueue, cl
     begun = await dlq.idempotency.begin("k", "d", 10)
     assert begun.word == "started"
     async with anyio.create_task_group() as group:
-        group.start_soon(sweep_until_cancelled, dlq)
+        group.start_soon(tidy_until_cancelled, dlq)
 
         async def free():
             counts = await dlq.backend.counts(reserved("effects", dlq.name))
