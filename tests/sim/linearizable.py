@@ -17,7 +17,7 @@ import attrs
 S = TypeVar("S")
 
 Time = tuple[int, int]
-MOST = 100_000  # states looked at before a history is given up as undecided
+MOST = 1_000_000  # states looked at before a history is given up as undecided
 FAR = 1 << 59
 
 
