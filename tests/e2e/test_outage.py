@@ -22,13 +22,14 @@ from deadletter.testing import VirtualClock
 from ..prometheus_server import wait_for
 from ..redis_servers import valkey
 
-pytestmark = [pytest.mark.anyio, pytest.mark.full]
+pytestmark = pytest.mark.anyio
 
 OUTAGE = (60.0, 660.0)
 TASKS = 10_000
 CONCURRENCY = 8
 
 
+@pytest.mark.soak  # it has failed once in four runs, and why is not known yet
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("seed", [1])
 async def test_ten_minutes_without_the_service_cost_no_task_and_few_attempts(anyio_backend, seed):
@@ -87,6 +88,7 @@ async def mail(task):
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
 def test_an_open_circuit_outlives_the_workers_that_opened_it(tmp_path: Path, store: str) -> None:
     """Two processes share it, both are killed, another one takes part, and closes it when the service is back."""
