@@ -7,6 +7,7 @@ is found by the first race that it should have decided.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
@@ -95,8 +96,9 @@ class _OfOne(_Step):
             for known in self._after(before[self.place], at):
                 yield _with(before, self.place, known)
 
+    @abc.abstractmethod
     def _after(self, known: Known | None, at: Time) -> Iterator[Known | None]:
-        raise NotImplementedError
+        """What it may have become."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

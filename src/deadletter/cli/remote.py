@@ -319,7 +319,7 @@ def _record(item: Mapping[str, Any]) -> TaskRecord:
 
 def _failure(entry: Mapping[str, Any]) -> Failure:
     told = {name: value for name, value in entry.items() if name != "type"}
-    return _made(Failure, {**told, "error_type": entry["type"]}, "at")  # type: ignore[no-any-return]
+    return _made(Failure, {**told, "error_type": entry["type"]}, "at")  # type: ignore[no-any-return] # of the class that it was given
 
 
 def _time(text: str | None) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import anyio
 import httpx2
 
+from deadletter import DeadLetterQueue, Task
+
 SECRET = "hunter2-and-more"
 TOKENS = {"read": "r-token-0001", "write": "w-token-0002", "admin": "a-token-0003"}
 
@@ -97,3 +99,17 @@ async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) 
             group.start_soon(app, scope, receive, send)
             yield stream
             stream.closed.set()
+
+
+async def three_letters(queue: DeadLetterQueue) -> None:
+    """A report and two mails, with values to hide in payload and message."""
+    for n in range(3):
+        task = Task(
+            type="email.send" if n else "report",
+            id=f"task-{n}",
+            payload={"n": n, "password": SECRET, "card": f"4111-{n}", "customer": {"id": n}},
+            priority="high" if n == 0 else "normal",
+            metadata={"tenant": f"t{n}"},
+            idempotency_key=f"key-{n}",
+        )
+        await queue.capture(task, ValueError(f"timeout {SECRET} of 4111-{n}"))

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx2
 import pytest
 
-from deadletter import DeadLetterQueue, Task
+from deadletter import DeadLetterQueue
 from deadletter.http import create_app
 
-from ..clients import SECRET, TOKENS, client_of
+from ..clients import TOKENS, client_of, three_letters
 from .markup import Page
 
 ORIGIN = {"Origin": "http://localhost:5002"}
@@ -25,17 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def dlq() -> AsyncIterator[DeadLetterQueue]:
     async with DeadLetterQueue("memory://", redact=("card",), release="v1") as queue:
-        for n in range(3):
-            payload = {"n": n, "password": SECRET, "card": f"4111-{n}", "customer": {"id": n}}
-            task = Task(
-                type="email.send" if n else "report",
-                id=f"task-{n}",
-                payload=payload,
-                priority="high" if n == 0 else "normal",
-                metadata={"tenant": f"t{n}"},
-                idempotency_key=f"key-{n}",
-            )
-            await queue.capture(task, ValueError(f"timeout {SECRET} of 4111-{n}"))
+        await three_letters(queue)
         yield queue
 
 
