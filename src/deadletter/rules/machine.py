@@ -40,9 +40,13 @@ HISTORY = 20  # failures that a letter keeps
 
 @attrs.define
 class Journal:
-    """What a step changes beside its rows: the tally, the lifetime counters, events, and failures to delete."""
+    """What a step changes beside its rows: the tally, the lifetime counters, events, and failures to delete.
+
+    A store that counts letters by cause takes ``causes``, too: (fingerprint, type, reason, release) → n.
+    """
 
     tally: dict[tuple[str, int, str, str], int] = attrs.field(factory=dict)
+    causes: dict[tuple[str, str, str, str], int] = attrs.field(factory=dict)
     lifetime: dict[tuple[str, str, str], int] = attrs.field(factory=dict)
     events: list[EventRow] = attrs.field(factory=list)  # seq is given by the backend
     wiped: list[str] = attrs.field(factory=list)  # ids whose stored failures go
@@ -52,6 +56,8 @@ class Journal:
         """Take over what another journal noted."""
         for key, n in other.tally.items():
             self.tally[key] = self.tally.get(key, 0) + n
+        for cause, n in other.causes.items():
+            self.causes[cause] = self.causes.get(cause, 0) + n
         for name, n in other.lifetime.items():
             self.lifetime[name] = self.lifetime.get(name, 0) + n
         self.events += other.events
@@ -68,6 +74,9 @@ class Journal:
         if row.state != GONE:
             key = (row.state, row.priority, row.type, row.reason or "")
             self.tally[key] = self.tally.get(key, 0) + n
+            if row.state == DEAD:
+                cause = (row.fingerprint or "", row.type, row.reason or "", row.release or "")
+                self.causes[cause] = self.causes.get(cause, 0) + n
 
     def tell(
         self, kind: str, now_ms: int, detail: Mapping[str, str], *, id_: str | None = None, type_: str, n: int = 1

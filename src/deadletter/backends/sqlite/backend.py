@@ -22,6 +22,7 @@ from ...model.row import (
     Counted,
     Counts,
     EventRow,
+    Grouped,
     Hint,
     Insertion,
     Inspection,
@@ -32,7 +33,7 @@ from ...model.row import (
     Verdict,
 )
 from ...runtime.loops import Bell
-from . import reads
+from . import causes, reads
 from .bells import Doorbell, Listener
 from .file import MEMORY, StoreFile
 from .inspection import inspect
@@ -164,6 +165,10 @@ class SQLiteBackend(Backend):
     async def count(self, queue: str, scan: Scan, most: int) -> Counted:
         """See Backend.count."""
         return await self._reading(lambda connection: reads.count(connection, queue, scan, most))
+
+    async def groups(self, queue: str, scan: Scan, by: str) -> Sequence[Grouped] | None:
+        """See Backend.groups."""
+        return await self._reading(lambda connection: causes.groups(connection, queue, scan, by))
 
     async def counts(self, queue: str) -> Counts:
         """See Backend.counts."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from ...model.errors import BackendError, BackendUnavailable
 from .._sql import load_migrations
+from . import causes
 from .reads import holds
 
 MEMORY = ":memory:"
@@ -45,6 +46,7 @@ class StoreFile:
             if not self._migrated:
                 self._use_wal(connection)
                 self._migrate(connection)
+                self._count(connection)
                 self._migrated = True
             connection.execute(f"PRAGMA synchronous = {self.synchronous}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # W3: only where no other connection can
@@ -128,6 +130,19 @@ class StoreFile:
                         connection.execute(statement)
                     stamp = (number, time.time_ns() // 1_000_000)
                     connection.execute("INSERT INTO dl_migrations VALUES (?, ?)", stamp)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _count(self, connection: Connection) -> None:
+        """Count by cause what was stored before this version, or beside it by an older one."""
+        if not causes.any_astray(connection):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            causes.recount(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

@@ -1,4 +1,4 @@
-"""What a step changes beside its rows: tally, lifetime counters, events."""
+"""What a step changes beside its rows: tally, causes, lifetime counters, events."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def record(connection: Connection, queue: int | None, journal: Journal) -> None:
     tally = [(queue, *key, n) for key, n in journal.tally.items() if n]
     if tally:
         connection.executemany(Q["add_tally"], tally)
+    causes = [(queue, *key, n) for key, n in journal.causes.items() if n]
+    if causes:
+        connection.executemany(Q["add_cause"], causes)
     if journal.lifetime:
         connection.executemany(Q["add_counter"], [(queue, *name, n) for name, n in journal.lifetime.items()])
     if journal.events:

@@ -137,6 +137,40 @@ DELETE FROM dl_tally WHERE queue = ? AND count = 0;
 -- What a listener has not seen. --
 SELECT seq, kind, at_ms, task_id, type, count, detail FROM dl_events WHERE queue = ? AND seq > ? ORDER BY seq LIMIT ?;
 
+-- add_cause --
+-- One per distinct cause and step. --
+INSERT INTO dl_causes VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count;
+
+-- trim_causes --
+-- Causes come and go, as types do. --
+DELETE FROM dl_causes WHERE queue = ? AND count = 0;
+
+-- causes --
+-- Groups without reading letters. --
+SELECT fingerprint, type, reason, release, count FROM dl_causes WHERE queue = ? AND count <> 0 LIMIT ?;
+
+-- astray_causes --
+-- The tally is kept by every version: what differs from it was not counted by one that knew no causes. --
+SELECT type, reason, sum(n) AS off FROM (
+  SELECT type, reason, sum(count) AS n FROM dl_causes WHERE queue = ? GROUP BY type, reason
+  UNION ALL SELECT type, reason, -sum(count) FROM dl_tally WHERE queue = ? AND state = 'dead' GROUP BY type, reason
+) GROUP BY type, reason HAVING off <> 0 LIMIT 1;
+
+-- queues --
+-- All of a file. --
+SELECT n FROM dl_queues;
+
+-- forget_causes --
+-- Before they are counted anew. --
+DELETE FROM dl_causes WHERE queue = ?;
+
+-- count_causes --
+-- Every letter once. --
+INSERT INTO dl_causes
+SELECT queue, coalesce(fingerprint, ''), type, coalesce(reason, ''), coalesce(release, ''), count(*)
+FROM dl_rows WHERE queue = ? AND state = 'dead' GROUP BY 1, 2, 3, 4, 5;
+
 -- tally --
 -- Counts without reading rows. --
 SELECT state, priority, type, reason, count FROM dl_tally WHERE queue = ? AND count <> 0;

@@ -125,7 +125,7 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
         parameters += [found.search(connection, queue, number, text), text]
     columns = ", ".join([*(LEAN if wish.lean else FENCE), *(["body"] if wish.body else [])])
     query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608 - our own names; values are bound
-    make = _lean if wish.lean else Row
+    make = lean_row if wish.lean else Row
     rows = {
         values[0]: make(*values[1:]) for values in connection.execute(query, (*parameters, wish.limit + 1)).fetchall()
     }
@@ -138,7 +138,7 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
     return Slice(rows=page, after=after, now_ms=now_ms)
 
 
-def _lean(
+def lean_row(
     id_: str,
     type_: str,
     priority: int,

@@ -201,6 +201,7 @@ class Step:
         traces.flush()
         if gone:
             self.connection.execute(Q["trim_tally"], (number,))  # of what earlier steps emptied
+            self.connection.execute(Q["trim_causes"], (number,))
         found = self.connection.execute(Q["lapsed"], (number, now_ms, limit)).fetchall()
         if len(found) < limit:
             found += self.connection.execute(Q["expired"], (number, now_ms, limit - len(found))).fetchall()
