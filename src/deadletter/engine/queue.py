@@ -269,13 +269,23 @@ class DeadLetterQueue:
             raise TaskNotFound(id)
         return self.record(row)
 
-    async def list(self, query: Query | None = None, *, cursor: str | None = None, limit: int = 50) -> Page:
+    async def list(
+        self,
+        query: Query | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        patience: float | None = None,
+    ) -> Page:
         """A page of what matches, newest death first; by default dead letters.
 
-        Raises InvalidQuery for a bad cursor or limit.
+        With ``patience`` it looks for about so many seconds: a page may then hold fewer than there are, or none, its
+        ``searched`` tells how far it came, and its cursor goes on from there.
+
+        Raises InvalidQuery for a bad cursor, limit or patience.
         """
         await self.open()
-        return await reading.page(self, query or Query(), cursor=cursor, limit=limit)
+        return await reading.page(self, query or Query(), cursor=cursor, limit=limit, patience=patience)
 
     def scan(self, query: Query | None = None) -> AsyncIterator[TaskRecord]:
         """All that match, newest first, paged for you."""

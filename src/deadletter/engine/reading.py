@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from ..model.errors import InvalidQuery
-from ..model.query import Query, decode_cursor, encode_cursor
-from ..model.record import FailureGroup, Page, State, Stats, TaskRecord
+from ..model.query import Query, decode_cursor, encode_cursor, glob_match
+from ..model.record import FailureGroup, Page, Searched, State, Stats, TaskRecord
 from ..model.row import BATCH, DEAD, GONE, PENDING, Counts, Row, Scan
 from ..model.task import from_ms
 from .pauses import paused
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COUNTED = 10_000  # rows that a page looks through to say how many match in all
 LONGEST_PAGE = 1000
 _STEP = 500  # rows of one scan
+_INDEXED = ("state", "fingerprint", "since_ms", "until_ms")
+_ALL = 1 << 62  # of a count that an index answers
 
 _BY: dict[str, Callable[[Row], str]] = {
     "fingerprint": lambda row: row.fingerprint or "",
@@ -35,50 +37,90 @@ _BY: dict[str, Callable[[Row], str]] = {
 _RANKS = {"high": 0, "normal": 1, "low": 2}
 
 
-async def page(queue: DeadLetterQueue, query: Query, *, cursor: str | None, limit: int) -> Page:
+async def page(
+    queue: DeadLetterQueue, query: Query, *, cursor: str | None, limit: int, patience: float | None = None
+) -> Page:
     """See DeadLetterQueue.list."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= LONGEST_PAGE:
         raise InvalidQuery(f"limit: {limit!r} is no page size; give 1 to {LONGEST_PAGE}")
+    if patience is not None and not 0 <= patience < float("inf"):
+        raise InvalidQuery(f"patience: {patience!r} is no time to look; give seconds, 0 or more")
     after = decode_cursor(cursor) if cursor is not None else None
     if query.ids is not None:
         return await _named(queue, query, after, limit)
     if query.state is None:
         raise InvalidQuery("state: a list is of one state; give pending, running, succeeded or dead")
+    until = None if patience is None else queue.clock.monotonic() + patience
     counts = await queue.backend.counts(queue.name)
     wanted = query.resolved(from_ms(counts.now_ms))
     sieve = Sieve(queue, wanted)
-    rows, more = await _newest(queue, sieve, after, limit)
-    total, at_least = await _total(queue, wanted, sieve, counts, len(rows), complete=after is None and not more)
+    found = await _newest(queue, sieve, after, limit, until)
+    complete = after is None and found.after is None
+    total, at_least = await _total(queue, wanted, sieve, counts, found, complete=complete, until=until)
     return Page(
-        items=await _whole(queue, rows, partial=sieve.body and sieve.lean),
-        next_cursor=encode_cursor((rows[-1].time_ms, rows[-1].id)) if more else None,
+        items=await _whole(queue, found.rows, partial=sieve.body and sieve.lean),
+        next_cursor=None if found.after is None else encode_cursor(found.after),
         total=total,
-        total_at_least=max(at_least, len(rows) + more),
+        total_at_least=max(at_least, len(found.rows) + found.more),
+        searched=None if found.after is None or found.more else await _searched(queue, sieve, found.after),
     )
 
 
+@attrs.frozen
+class _Found:
+    """The first rows after a place.
+
+    Attributes:
+        rows: those.
+        after: where the next page goes on; None where nothing is left.
+        more: whether a row is known to be there.
+    """
+
+    rows: list[Row]
+    after: tuple[int, str] | None = None
+    more: bool = False
+
+
 async def _newest(
-    queue: DeadLetterQueue, sieve: Sieve, after: tuple[int, str] | None, limit: int
-) -> tuple[list[Row], bool]:
-    """The first rows after a place, at most ``limit``, and whether there are more."""
+    queue: DeadLetterQueue, sieve: Sieve, after: tuple[int, str] | None, limit: int, until: float | None
+) -> _Found:
+    """At most ``limit`` rows after a place, looked for until a monotonic time."""
     found: list[Row] = []
     fields = {} if sieve.body else {"history": 1, "body": True, "lean": False}  # few have the payload that is asked for
     async with aclosing(_steps(queue, sieve, after=after, limit=limit + 1, **fields)) as steps:
-        async for rows in steps:
+        async for rows, reached in steps:
             found += rows
             if len(found) > limit:
-                return found[:limit], True
-    return found, False
+                last = found[limit - 1]
+                return _Found(found[:limit], (last.time_ms, last.id), more=True)
+            if reached is not None and until is not None and queue.clock.monotonic() >= until:
+                return _Found(found, reached)
+    return _Found(found)
 
 
-async def _steps(queue: DeadLetterQueue, sieve: Sieve, **fields: Any) -> AsyncGenerator[list[Row], None]:
-    """The rows that a query means, newest first; the first step is as small as its ``limit``."""
+async def _searched(queue: DeadLetterQueue, sieve: Sieve, reached: tuple[int, str]) -> Searched:
+    """How far a search has come: by time alone, which every index has in order."""
+    fields = sieve.fields
+    whole = Scan(state=fields["state"], since_ms=fields.get("since_ms"), until_ms=fields.get("until_ms"))
+    done = attrs.evolve(whole, since_ms=max(reached[0], whole.since_ms or reached[0]))
+    looked_at, of = [await queue.backend.count(queue.name, scan, _ALL) for scan in (done, whole)]
+    return Searched(
+        looked_at=None if looked_at is None else looked_at.matched,
+        of=None if of is None else of.matched,
+        back_to=from_ms(reached[0]),
+    )
+
+
+async def _steps(
+    queue: DeadLetterQueue, sieve: Sieve, **fields: Any
+) -> AsyncGenerator[tuple[list[Row], tuple[int, str] | None], None]:
+    """The rows that a query means, newest first, and how far each step came; the first is as small as its ``limit``."""
     most = min(queue.backend.scan_limit, _STEP)
     fields = {"history": sieve.history, "body": sieve.body, "lean": sieve.lean, "limit": most, **fields}
     scan = Scan(newest_first=True, **sieve.fields, **{**fields, "limit": min(most, fields["limit"])})
     while True:
         found = await queue.backend.scan(queue.name, scan)
-        yield sieve.of(found.rows)
+        yield sieve.of(found.rows), found.after
         if found.after is None:
             return
         scan = attrs.evolve(scan, after=found.after, limit=most)
@@ -118,26 +160,45 @@ async def _loaded(queue: DeadLetterQueue, wanted: Query) -> list[Row]:
 
 
 async def _total(
-    queue: DeadLetterQueue, wanted: Query, sieve: Sieve, counts: Counts, seen: int, *, complete: bool
+    queue: DeadLetterQueue,
+    wanted: Query,
+    sieve: Sieve,
+    counts: Counts,
+    found: _Found,
+    *,
+    complete: bool,
+    until: float | None,
 ) -> tuple[int | None, int]:
     """How many match in all: from the tally where it answers, else by looking through a bounded number of rows."""
     exact = _tallied(wanted, counts)
     if exact is not None:
         return exact, exact
     if complete:
-        return seen, seen
+        return len(found.rows), len(found.rows)
     if sieve.countable:
         counted = await queue.backend.count(queue.name, Scan(**sieve.fields), COUNTED)
         if counted is not None:
             return (counted.matched if counted.whole else None), counted.matched
+    if await _too_many(queue, wanted, sieve, counts):
+        return None, 0
     matched = looked = 0
     async with aclosing(_steps(queue, sieve, limit=_STEP)) as steps:
-        async for rows in steps:
+        async for rows, _ in steps:
             matched += len(rows)
             looked += _STEP
-            if looked >= COUNTED:
+            if looked >= COUNTED or (until is not None and queue.clock.monotonic() >= until):
                 return None, matched
     return matched, matched
+
+
+async def _too_many(queue: DeadLetterQueue, wanted: Query, sieve: Sieve, counts: Counts) -> bool:
+    """Whether more rows would have to be looked through than may be, as far as that can be told without looking."""
+    bare = Query(state=wanted.state, type=wanted.type, priority=wanted.priority, reason=wanted.reason)
+    if (_tallied(bare, counts) or 0) <= COUNTED:
+        return False
+    fields = {name: value for name, value in sieve.fields.items() if name in _INDEXED}
+    counted = await queue.backend.count(queue.name, Scan(**fields), COUNTED)
+    return counted is not None and not counted.whole
 
 
 def _tallied(wanted: Query, counts: Counts) -> int | None:
@@ -146,7 +207,7 @@ def _tallied(wanted: Query, counts: Counts) -> int | None:
         for field in attrs.fields(Query)
         if field.init and field.name != "state" and getattr(wanted, field.name) is not None
     }
-    if narrowed - {"type", "priority", "reason"} or (wanted.type is not None and "*" in wanted.type):
+    if narrowed - {"type", "priority", "reason"}:
         return None
     rank = _RANKS[wanted.priority] if wanted.priority is not None else None
     return sum(
@@ -154,7 +215,7 @@ def _tallied(wanted: Query, counts: Counts) -> int | None:
         for (state, priority, type_, reason), n in counts.tally.items()
         if state == wanted.state
         and (rank is None or rank == priority)
-        and (wanted.type is None or wanted.type == type_)
+        and (wanted.type is None or glob_match(wanted.type, type_))
         and (wanted.reason is None or wanted.reason == reason)
     )
 
@@ -173,7 +234,7 @@ async def scan(queue: DeadLetterQueue, query: Query) -> AsyncIterator[TaskRecord
         sieve = Sieve(queue, wanted)
         fields = {} if sieve.body else {"history": 20, "body": True, "lean": False}
         async with aclosing(_steps(queue, sieve, **fields)) as steps:
-            async for rows in steps:
+            async for rows, _ in steps:
                 for record in await _whole(queue, rows, partial=True) if sieve.body else map(queue.record, rows):
                     yield record
 
@@ -244,7 +305,7 @@ async def _newest_first(queue: DeadLetterQueue, wanted: Query) -> AsyncGenerator
         yield await _loaded(queue, wanted)
         return
     async with aclosing(_steps(queue, Sieve(queue, wanted))) as steps:
-        async for rows in steps:
+        async for rows, _ in steps:
             yield rows
 
 

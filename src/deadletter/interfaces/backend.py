@@ -100,8 +100,8 @@ class Backend(abc.ABC):
     async def count(self, queue: str, scan: Scan, most: int) -> Counted | None:
         """How many rows match all narrowing fields of ``scan``, of which ``text`` and ``after`` are never set.
 
-        At most ``most`` rows are looked at, so that it never takes long. None where the store cannot tell without
-        handing them out; then the caller scans.
+        At most ``most`` rows are looked at, so that it never takes long; an index that knows without may tell of more.
+        None where the store cannot tell without handing them out; then the caller scans.
         """
         del queue, scan, most
         return None

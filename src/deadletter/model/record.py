@@ -119,6 +119,21 @@ class TaskRecord:
 
 
 @attrs.frozen(kw_only=True)
+class Searched:
+    """How far a search came whose patience ended before its page was full.
+
+    Attributes:
+        looked_at: how many tasks it has looked at since its first page; null where the store cannot tell.
+        of: how many there are to look at; null likewise.
+        back_to: when the last of them died; for tasks that live, when it was made.
+    """
+
+    looked_at: int | None = None
+    of: int | None = None
+    back_to: datetime
+
+
+@attrs.frozen(kw_only=True)
 class Page:
     """A page of records, newest first.
 
@@ -127,12 +142,14 @@ class Page:
         next_cursor: give it to the next call; None on the last page.
         total: how many match in all, where that is known exactly.
         total_at_least: a lower bound that is always known.
+        searched: None for a page that is full, or the last; else how far the search came: the next page goes on there.
     """
 
     items: Sequence[TaskRecord]
     next_cursor: str | None = None
     total: int | None = None
     total_at_least: int = 0
+    searched: Searched | None = None
 
 
 @attrs.frozen(kw_only=True)

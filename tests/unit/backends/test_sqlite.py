@@ -20,7 +20,7 @@ import pytest
 
 from deadletter.backends import backend_from_url
 from deadletter.backends._sql import COLUMNS
-from deadletter.backends.sqlite import SQLiteBackend, bells, file, step
+from deadletter.backends.sqlite import SQLiteBackend, bells, file, reads, step
 from deadletter.backends.sqlite.inspection import resets_badly
 from deadletter.model.errors import BackendUnavailable, InvalidSetting
 from deadletter.model.record import Reason
@@ -572,3 +572,18 @@ async def test_four_processes_claim_each_row_once(path: Path) -> None:
     assert sorted(got, key=int) == [f"{n}" for n in range(100)]
     for backend in backends:
         await backend.aclose()
+
+
+async def test_a_search_finds_texts_beyond_those_that_it_reads_ahead(
+    backend: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read with its letter: no step reads all texts of a queue in which each letter has one of its own."""
+    monkeypatch.setattr(reads, "TEXTS", 2)
+    for n in range(8):
+        await backend.insert("q", [letter(f"{n}", f"Traceback {n}", ended_at_ms=n)])
+    for wanted, found in (("traceback 1", ["1"]), ("traceback 6", ["6"]), ("traceback", [*"76543210"]), ("none", [])):
+        for _ in range(2):  # what is remembered answers the same
+            page = await backend.scan("q", Scan(text=wanted))
+            assert [row.id for row in page.rows] == found
+    await backend.insert("q", [letter("8", "Traceback 1")])
+    assert [row.id for row in (await backend.scan("q", Scan(text="traceback 1"))).rows] == ["8", "1"]

@@ -110,11 +110,11 @@ async def test_totals_come_from_the_tally_where_it_answers(dlq, kill, monkeypatc
 
 
 async def test_else_by_looking_through_a_bounded_number(dlq, kill, monkeypatch):
-    await kill(dlq, *[Task(type=f"t{n % 3}") for n in range(12)])
-    page = await dlq.list(Query(type="t*"), limit=2)
+    await kill(dlq, *[Task(type=f"t{n % 3}", payload={"x": 1}) for n in range(12)])
+    page = await dlq.list(Query(payload={"x": 1}), limit=2)
     assert (page.total, page.total_at_least) == (12, 12)
     monkeypatch.setattr(reading, "COUNTED", 5)
-    page = await dlq.list(Query(type="t*"), limit=2)
+    page = await dlq.list(Query(payload={"x": 1}), limit=2)
     assert page.total is None
     assert page.total_at_least >= 3
 
@@ -268,3 +268,75 @@ async def test_an_unreadable_body_does_not_break_a_list(dlq, kill, caplog):
         await dlq.process_task(dead, lambda _: PermanentError)
     (record,) = (await dlq.list()).items
     assert (record.reason, record.task.payload, record.replayable) == (Reason.UNDECODABLE, {}, False)
+
+
+async def test_a_search_without_end_tells_how_far_it_came_and_goes_on(dlq, kill, clock, backend, monkeypatch):
+    """No letter is hidden by a time limit: page by page all are met, each once."""
+    ids = []
+    for n in range(30):
+        ids += await kill(dlq, Task(type=f"t{n}"))
+        clock.advance(1)
+    monkeypatch.setattr(reading, "_STEP", 4)
+    wanted = Query(payload={"nobody": "has this"})
+    page = await dlq.list(wanted, limit=3, patience=0)
+    assert (page.items, page.total) == ([], None)
+    assert page.searched is not None
+    looks, far = 1, [page.searched]
+    while page.next_cursor is not None:
+        assert page.searched is not None
+        page = await dlq.list(wanted, limit=3, cursor=page.next_cursor, patience=0)
+        looks += 1
+        far += [page.searched] if page.searched is not None else []
+    assert looks > 5
+    assert page.searched is None
+    assert [one.back_to for one in far] == sorted((one.back_to for one in far), reverse=True)
+    assert {one.of for one in far} in ({30}, {None})  # a store may not be able to tell
+    if far[0].of is not None:
+        assert [one.looked_at for one in far] == [4 * n for n in range(1, len(far) + 1)]
+
+
+async def test_patience_hides_and_repeats_nothing(dlq, kill, clock, monkeypatch):
+    ids = []
+    for n in range(25):
+        ids += await kill(dlq, Task(type="t", payload={"n": n, "odd": n % 5 == 0}))
+        clock.advance(1)
+    monkeypatch.setattr(reading, "_STEP", 3)
+    met, cursor = [], None
+    while True:
+        page = await dlq.list(Query(payload={"odd": True}), limit=2, cursor=cursor, patience=0)
+        met += [record.id for record in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert met == ids[::5][::-1]
+    assert len((await dlq.list(Query(payload={"odd": True}), limit=2)).items) == 2  # without, until the page is full
+
+
+@pytest.mark.parametrize("patience", [-1, float("inf"), float("nan")])
+async def test_a_patience_that_cannot_be_is_refused(dlq, patience):
+    with pytest.raises(InvalidQuery, match="patience"):
+        await dlq.list(patience=patience)
+
+
+async def test_a_glob_is_counted_from_the_tally(dlq, kill, monkeypatch):
+    await kill(dlq, *[Task(type=f"t{n % 3}") for n in range(9)], Task(type="other"))
+    monkeypatch.setattr(reading, "COUNTED", 0)
+    assert (await dlq.list(Query(type="t*"), limit=2)).total == 9
+
+
+async def test_what_too_many_rows_would_decide_is_not_looked_through(dlq, kill, backend, monkeypatch):
+    """A lower bound is told at once."""
+    await kill(dlq, *[Task(type=f"t{n % 3}", payload={"x": 1}) for n in range(9)])
+    monkeypatch.setattr(reading, "COUNTED", 3)
+    monkeypatch.setattr(reading, "_STEP", 4)
+    looked = []
+    scan = backend.scan
+
+    async def counted(queue, wish):
+        looked.append(wish)
+        return await scan(queue, wish)
+
+    monkeypatch.setattr(backend, "scan", counted)
+    page = await dlq.list(Query(payload={"x": 1}), limit=2)
+    assert (page.total, page.total_at_least) == (None, 3)
+    assert len(looked) == 1

@@ -15,6 +15,7 @@ from ...model.row import (
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     Finding,
     Grouped,
@@ -178,6 +179,11 @@ class RedisBackend(Backend):
     async def scan(self, queue: str, scan: Scan) -> Slice:
         """See Backend.scan."""
         return await (await self._steps(queue)).scan(scan)
+
+    async def count(self, queue: str, scan: Scan, most: int) -> Counted | None:
+        """See Backend.count; an index that answers takes no longer for more rows."""
+        del most
+        return await (await self._steps(queue)).count(scan)
 
     async def groups(self, queue: str, scan: Scan, by: str) -> Sequence[Grouped] | None:
         """See Backend.groups."""

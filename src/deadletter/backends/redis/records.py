@@ -277,12 +277,12 @@ def claim_args(claim: Claim) -> Args:
     ]
 
 
-_NARROW = ("type", "priority", "fingerprint", "reason", "error_type", "release")
+NARROW = ("type", "priority", "fingerprint", "reason", "error_type", "release")
 
 
 def scan_args(scan: Scan) -> Args:
     """The arguments of ``scan.lua`` after the clock."""
-    index, answered = _index(scan)
+    index, answered = index_of(scan)
     after = scan.after
     args: Args = [
         index,
@@ -297,14 +297,14 @@ def scan_args(scan: Scan) -> Args:
         "1" if scan.body else "",
         _LOOK,
     ]
-    for name in _NARROW:
+    for name in NARROW:
         wanted = getattr(scan, name)
         if wanted is not None and name != answered:
             args += (NUMBER[name], escaped(str(wanted)))
     return args
 
 
-def _index(scan: Scan) -> tuple[str, str | None]:
+def index_of(scan: Scan) -> tuple[str, str | None]:
     """The sorted set that a scan walks, and the condition that it answers: the rarest first."""
     if scan.state != DEAD:
         return ("done" if scan.state == State.SUCCEEDED else "live"), None

@@ -14,9 +14,11 @@ from ...model.row import (
     BATCH,
     DEAD,
     GONE,
+    SUCCEEDED,
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     Grouped,
     Inserted,
@@ -31,7 +33,7 @@ from .client import Connections
 from .events import ShardEvents
 from .grouping import INDEXES, answerable, releases_by_key
 from .keys import unescaped
-from .records import change_args, claim_args, insert_args, list_name, rows_of, scan_args
+from .records import NARROW, change_args, claim_args, index_of, insert_args, list_name, rows_of, scan_args
 from .scripts import load_script
 
 _VERDICTS = {str(verdict).encode(): verdict for verdict in Verdict}
@@ -110,6 +112,16 @@ class Shard:
         _, now, texts, time, id_, more, rows = await self._run("scan", scan_args(scan))
         after = (int(time), id_.decode()) if time else None
         return Slice(rows=_whole(await self._rows(rows, more, texts)), after=after, now_ms=int(now))
+
+    async def count(self, scan: Scan) -> Counted | None:
+        """See Backend.count: what one index answers."""
+        index, answered = index_of(scan)
+        others = {*NARROW} - {answered}
+        if scan.state not in (DEAD, SUCCEEDED) or any(getattr(scan, name) is not None for name in others):
+            return None
+        low = "-inf" if scan.since_ms is None else scan.since_ms
+        high = "+inf" if scan.until_ms is None else scan.until_ms
+        return Counted(int(await self.connections.command("ZCOUNT", f"{self.prefix}{index}", low, high)), True)
 
     async def groups(self, scan: Scan, by: str) -> list[Grouped] | None:
         """See Backend.groups."""

@@ -21,6 +21,7 @@ from ...model.row import (
     Change,
     Claim,
     Claimed,
+    Counted,
     Counts,
     Grouped,
     Inserted,
@@ -184,6 +185,12 @@ class Spread:
         for n, page in told.items():
             self._homes.learn(n, (row.id for row in page.rows))
         return merged(list(told.values()), scan)
+
+    async def count(self, scan: Scan) -> Counted | None:
+        """See Backend.count."""
+        told = list((await self._each({n: shard.count(scan) for n, shard in enumerate(self._shards)})).values())
+        known = [counted.matched for counted in told if counted is not None]
+        return Counted(sum(known), True) if len(known) == len(told) else None
 
     async def groups(self, scan: Scan, by: str) -> list[Grouped] | None:
         """See Backend.groups."""

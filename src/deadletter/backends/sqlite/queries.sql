@@ -192,10 +192,7 @@ SELECT min(ended_ms) FROM dl_rows INDEXED BY dl_rows_dead WHERE queue = ? AND st
 SELECT count(*) FROM (SELECT 1 FROM dl_rows INDEXED BY dl_rows_pending
 WHERE queue = ? AND priority = ? AND type = ? AND state = 'pending' AND due_ms < ? LIMIT ?);
 
--- holding_texts --
--- A search reads each distinct text once. --
-SELECT x.n FROM dl_traces AS t JOIN dl_texts AS x ON x.n = t.n WHERE t.queue = ? AND t.n > ? AND holds(x.text, ?);
-
--- last_trace --
--- Up to where a search has read. --
-SELECT coalesce(max(n), 0) FROM dl_traces;
+-- judged_texts --
+-- A search reads each distinct text once, and not too many at a time. --
+SELECT t.n, holds(x.text, ?) FROM (SELECT n FROM dl_traces WHERE n > ? AND queue = ? ORDER BY n LIMIT ?) AS t
+JOIN dl_texts AS x ON x.n = t.n ORDER BY t.n;

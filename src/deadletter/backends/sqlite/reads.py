@@ -17,6 +17,7 @@ Q = load_queries(__package__ or "")
 
 OVERDUE_MS = 60_000
 OVERDUE = 10_000  # counted up to here
+TEXTS = 20_000  # of tracebacks that a search reads before it looks at letters
 WALK = 20_000  # rows that one scan looks at where an index does not answer
 _PART = 500  # names of one statement
 
@@ -78,22 +79,31 @@ def load(connection: Connection, queue: str, ids: Sequence[str], history: int) -
 
 @attrs.define
 class Found:
-    """Which traceback texts hold the text that was last searched for: each text is read once, over all pages."""
+    """Which traceback texts hold the text that was last searched for: each text is read once, over all pages.
+
+    Of the first ``TEXTS`` that is so. A queue with more has hardly two letters with the same one: those are read with
+    the letters that a step looks at, so that no step takes long.
+
+    Attributes:
+        upto: texts with a number beyond it were not read yet.
+        traces: the numbers of those that hold it.
+    """
 
     queue: str = ""
     text: str = ""
     upto: int = 0
+    read: int = 0
     traces: list[int] = attrs.field(factory=list)
 
-    def search(self, connection: Connection, queue: str, number: int, text: str) -> str:
-        """The numbers of the texts that hold it, as JSON."""
+    def search(self, connection: Connection, queue: str, number: int, text: str) -> None:
+        """Read texts that are new since the last step."""
         if (self.queue, self.text) != (queue, text):
-            self.queue, self.text, self.upto, self.traces = queue, text, 0, []
-        last = connection.execute(Q["last_trace"]).fetchone()[0]
-        if last > self.upto:
-            self.traces += [n for (n,) in connection.execute(Q["holding_texts"], (number, self.upto, text))]
-            self.upto = last
-        return orjson.dumps(self.traces).decode()
+            self.queue, self.text, self.upto, self.read, self.traces = queue, text, 0, 0, []
+        if self.read < TEXTS:
+            judged = connection.execute(Q["judged_texts"], (text, self.upto, number, TEXTS - self.read)).fetchall()
+            self.traces += [n for n, held in judged if held]
+            self.read += len(judged)
+            self.upto = judged[-1][0] if judged else self.upto
 
 
 def holds(text: str, wanted: str) -> bool:
@@ -119,10 +129,12 @@ def scan(connection: Connection, queue: str, wish: Scan, now_ms: int, found: Fou
     if wish.text is not None:
         conditions.append(
             "EXISTS (SELECT 1 FROM dl_failures WHERE task = dl_rows.n AND"
-            " (trace IN (SELECT value FROM json_each(?)) OR holds(error_type || char(10) || message, ?)))"
+            " (trace IN (SELECT value FROM json_each(?)) OR holds(error_type || char(10) || message, ?)"
+            " OR trace > ? AND holds((SELECT text FROM dl_texts WHERE n = trace), ?)))"
         )
         text = wish.text.casefold()
-        parameters += [found.search(connection, queue, number, text), text]
+        found.search(connection, queue, number, text)
+        parameters += [orjson.dumps(found.traces).decode(), text, found.upto, text]
     columns = ", ".join([*(LEAN if wish.lean else FENCE), *(["body"] if wish.body else [])])
     query = f"SELECT n, {columns} FROM dl_rows INDEXED BY {index} WHERE {' AND '.join(conditions)} {order} LIMIT ?"  # noqa: S608 - our own names; values are bound
     make = lean_row if wish.lean else Row
