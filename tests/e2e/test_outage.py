@@ -29,7 +29,7 @@ TASKS = 10_000
 CONCURRENCY = 8
 
 
-@pytest.mark.soak  # it has failed once in four runs, and why is not known yet
+@pytest.mark.full
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("seed", [1])
 async def test_ten_minutes_without_the_service_cost_no_task_and_few_attempts(anyio_backend, seed):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
@@ -108,8 +109,9 @@ def test_a_sleeper_wakes_in_a_loop_of_another_thread() -> None:
     thread.join()
 
 
-def test_a_sleeper_whose_loop_is_gone_stops_nobody() -> None:
-    clock = VirtualClock()
+@pytest.mark.parametrize("autojump", [False, True])
+def test_a_sleeper_whose_loop_is_gone_stops_nobody(autojump: bool) -> None:
+    clock = VirtualClock(autojump=autojump)
     loop = asyncio.new_event_loop()
     sleeping = loop.create_task(clock.sleep(1))
     loop.run_until_complete(asyncio.sleep(0))
@@ -118,7 +120,11 @@ def test_a_sleeper_whose_loop_is_gone_stops_nobody() -> None:
     loop.run_until_complete(asyncio.gather(sleeping, return_exceptions=True))
     loop.close()
     clock._sleepers.append(left)  # as where a loop was closed over a task that still slept
-    clock.advance(1)
+    clock.advance(0.5)
+    if autojump:
+        anyio.run(clock.sleep, 3600)
+    else:
+        clock.advance(0.5)
     assert clock.sleepers == 0
 
 
@@ -154,3 +160,50 @@ async def test_autojump_waits_for_who_still_works() -> None:
         group.start_soon(clock.sleep, 60)
         group.start_soon(work)
     assert seen == [0]
+
+
+def in_a_loop_of_its_own(run: Callable[[], Awaitable[object]]) -> threading.Thread:
+    thread = threading.Thread(target=anyio.run, args=(run,))
+    thread.start()
+    return thread
+
+
+@pytest.mark.anyio
+async def test_autojump_of_one_loop_waits_while_another_that_has_slept_is_at_work() -> None:
+    """A lease keeper naps in its own thread; time must not run away under an attempt that only computes."""
+    clock, turns, started = VirtualClock(0, autojump=True), threading.Event(), threading.Event()
+    over = False
+
+    async def nap() -> None:
+        started.wait(10)
+        async with anyio.create_task_group() as group:
+            group.start_soon(clock.sleep, 60)
+            for _ in range(200):  # far more turns than a jump asks for
+                await anyio.lowlevel.checkpoint()
+            turns.set()
+            while not over:
+                await anyio.lowlevel.checkpoint()
+
+    await clock.sleep(1)  # from now on the clock knows this loop
+    thread = in_a_loop_of_its_own(nap)
+    try:
+        started.set()
+        assert turns.wait(10), "this blocks our loop, as a computation would"
+        assert clock.monotonic() == 1
+        with anyio.fail_after(10):
+            while clock.monotonic() < 61:
+                await anyio.lowlevel.checkpoint()
+    finally:
+        over = True
+        clock.advance(60)
+        await anyio.to_thread.run_sync(thread.join)
+
+
+@pytest.mark.anyio
+async def test_autojump_forgets_a_loop_that_has_ended() -> None:
+    clock = VirtualClock(0, autojump=True)
+    thread = in_a_loop_of_its_own(lambda: clock.sleep(5))
+    await anyio.to_thread.run_sync(thread.join)
+    with anyio.fail_after(10):
+        await clock.sleep(5)
+    assert clock.monotonic() == 10
