@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 LONGEST = 60.0
+SETTLED = 2.0  # seconds after which no scrape can change what was: a slow one marks its series as gone at its own start
 
 
 def free_port() -> int:
@@ -45,9 +46,10 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """The labels and value of each series that an expression answers."""
-        found = self.ask("query", query=expression)["result"]
+    def query(self, expression: str, *, at: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """The labels and value of each series that an expression answers, now or at a time."""
+        when = {} if at is None else {"time": str(at)}
+        found = self.ask("query", query=expression, **when)["result"]
         return [(sample["metric"], float(sample["value"][1])) for sample in found]
 
     def healthy(self) -> int:
