@@ -1,8 +1,12 @@
 """What ``deadletter serve`` takes to answer over many letters, and what idle listeners cost it.
 
-``python benchmarks/http_load.py [--letters 100000] [--stores sqlite,redis] [--json FILE]``. (A script named http.py would
-hide the standard library's module of that name from every other one here.) Times are those of a client on the same
-machine, connection kept: the server's own and a little more.
+``python benchmarks/http_load.py [--letters 100000] [--stores sqlite,redis] [--url URL] [--json FILE]``. (A script named
+http.py would hide the standard library's module of that name from every other one here.) Times are those of a client on
+the same machine, connection kept: the server's own and a little more. A text that is nowhere is looked for page by page,
+as the dashboard does: each page ends after a second, tells how far it came, and the next goes on.
+
+To fill a store with a million letters takes minutes: one that is named by ``--url`` stays, and is filled only where it is
+empty.
 """
 
 from __future__ import annotations
@@ -45,6 +49,12 @@ LOOKS = {
     "of the last hour": ("GET", f"/api/dlq?newer_than={HOUR_AGO}", None),
     "text in 1 %": ("POST", "/api/dlq/search", {"error_contains": "cause 42"}),
     "one letter": ("GET", "/api/dlq/items/letter-000000007", None),
+    "page of letters": ("GET", "/letters", None),
+    "page of a cause": ("GET", "/letters?fingerprint=0000000000000007", None),
+    "page of a type": ("GET", "/letters?type=type-3", None),
+    "page of 1 % text": ("GET", "/letters?error_contains=cause+42", None),
+    "page of a letter": ("GET", "/letters/letter-000000007", None),
+    "page of a review": ("GET", "/review?fingerprint=0000000000000007", None),
 }
 
 
@@ -81,6 +91,23 @@ def p95(base: str) -> dict[str, float]:
     return found
 
 
+def search(base: str, n: int) -> float:
+    """Letters that a search for a text which is nowhere looks at in a second, over all its pages."""
+    asked: dict[str, object] = {"error_contains": "nobody wrote this", "patience": 1}
+    began, reached = time.perf_counter(), 0
+    with httpx2.Client(base_url=base, timeout=120) as client:
+        while True:
+            told = client.post("/api/dlq/search", json=asked).json()
+            if told["items"]:
+                raise SystemExit(f"found {told['items'][:1]}")
+            if told["next_cursor"] is None:
+                return n / (time.perf_counter() - began)
+            if told["searched"]["of"] != n or told["searched"]["looked_at"] <= reached:
+                raise SystemExit(f"{told['searched']} after {reached}")
+            reached = told["searched"]["looked_at"]
+            asked["cursor"] = told["next_cursor"]
+
+
 def idle_cpu(base: str, pid: int) -> float:
     """Per cent of a core that a hundred clients cost which listen while nothing happens."""
     host, port = base.removeprefix("http://").split(":")
@@ -104,22 +131,29 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _fill(url: str, n: int) -> None:
+async def _filled(url: str, n: int) -> None:
     from deadletter import DeadLetterQueue
 
     async with DeadLetterQueue(url) as dlq:
-        await fill(dlq, n)
+        if not (await dlq.stats()).by_state["dead"]:
+            await fill(dlq, n)
+        if (dead := (await dlq.stats()).by_state["dead"]) != n:
+            raise SystemExit(f"{dead} letters in {url}, not {n}")
 
 
-def measure(store: Store, n: int) -> dict[str, float]:
-    """All figures of one store."""
+def measure(url: str, n: int) -> dict[str, float]:
+    """All figures of one store, which is filled first."""
+    anyio.run(_filled, url, n)
+    with serving(url) as (base, pid):
+        found = p95(base)
+        found["nowhere"] = search(base, n)
+        return {**found, "idle listeners": idle_cpu(base, pid)}
+
+
+def _of_its_own(store: Store, n: int) -> dict[str, float]:
     folder = tempfile.mkdtemp(prefix="deadletter-http-")
     try:
-        url = store.url(folder)
-        anyio.run(_fill, url, n)
-        with serving(url) as (base, pid):
-            found = p95(base)
-            return {**found, "idle listeners": idle_cpu(base, pid)}
+        return measure(store.url(folder), n)
     finally:
         store.end(folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -130,20 +164,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--letters", type=int, default=100_000)
     parser.add_argument("--stores", default="sqlite,redis")
+    parser.add_argument("--url")
     parser.add_argument("--json")
     asked = parser.parse_args()
     told: dict[str, dict[str, float]] = {}
-    for name in asked.stores.split(","):
-        told[name] = measure(STORES[name], asked.letters)
+    for name in [asked.url.partition(":")[0]] if asked.url else asked.stores.split(","):
+        n = asked.letters
+        told[name] = measure(asked.url, n) if asked.url else _of_its_own(STORES[name], n)
         for figure, value in told[name].items():
-            unit, goal = ("% of a core", GOAL_CPU) if figure == "idle listeners" else ("ms p95", GOAL_MS)
-            word = "" if value <= goal else "  MISSED"
-            print(
-                f"{name:8} {asked.letters:>9,} letters  {figure:17} {value:9.1f} {unit:12} goal <= {goal}{word}",
-                flush=True,
-            )
+            print(f"{name:8} {n:>9,} letters  {_line(figure, value)}", flush=True)
     if asked.json:
         Path(asked.json).write_text(json.dumps({"letters": asked.letters, **told}, indent=2) + "\n")
+
+
+def _line(figure: str, value: float) -> str:
+    if figure == "nowhere":
+        return f"{figure:17} {value:9,.0f} letters/s"
+    unit, goal = ("% of a core", GOAL_CPU) if figure == "idle listeners" else ("ms p95", GOAL_MS)
+    return f"{figure:17} {value:9.1f} {unit:12} goal <= {goal}{'' if value <= goal else '  MISSED'}"
 
 
 if __name__ == "__main__":

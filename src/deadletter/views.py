@@ -14,7 +14,7 @@ from .engine.queue import DeadLetterQueue
 from .model.event import Event
 from .model.operation import Operation
 from .model.query import Query
-from .model.record import BulkResult, Failure, FailureGroup, Pause, Stats, TaskRecord
+from .model.record import BulkResult, Failure, FailureGroup, Pause, Searched, Stats, TaskRecord
 from .rules.masking import may_touch_mask
 from .rules.redaction import DEFAULT_PATHS, Redactor, hiding, redactor
 
@@ -134,6 +134,11 @@ def group_item(group: FailureGroup) -> dict[str, Any]:
     """A failure group as JSON."""
     shown = attrs.asdict(group)
     return {**shown, "first_seen": timestamp(group.first_seen), "last_seen": timestamp(group.last_seen)}
+
+
+def searched_item(searched: Searched) -> dict[str, Any]:
+    """How far a search came, as JSON."""
+    return {**attrs.asdict(searched), "back_to": timestamp(searched.back_to)}
 
 
 def stats_item(stats: Stats) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from ..views import groups as see_groups
 from .exits import DONE, BadUse
 from .flags import Flags, Where
 from .output import emit, harmless, moment, pairs, say, span, table, when
+from .progress import progress
 from .session import Session, session
 
 _PAGE = 1000
+_PATIENCE = 2.0  # seconds between two words on how far a search came
 
 
 async def ls(*, limit: int = 50, where: Where | None = None, flags: Flags | None = None) -> int:
@@ -128,11 +130,18 @@ async def _list(query: Query, limit: int, flags: Flags | None) -> int:
 
 async def _first(desk: Session, query: Query, limit: int) -> tuple[list[TaskRecord], int | None, int]:
     """The first records that match, paged; and how many match in all."""
-    page = await desk.seen.list(query, limit=min(limit, _PAGE))
+    page = await desk.seen.list(query, limit=min(limit, _PAGE), patience=_PATIENCE)
     shown, total, at_least = list(page.items), page.total, page.total_at_least
-    while page.next_cursor is not None and len(shown) < limit:
-        page = await desk.seen.list(query, cursor=page.next_cursor, limit=min(limit - len(shown), _PAGE))
-        shown += page.items
+    of = None if page.searched is None else page.searched.of
+    with progress("searching", total=of, quiet=page.searched is None) as tell:
+        while page.next_cursor is not None and len(shown) < limit:
+            if page.searched is not None and page.searched.looked_at is not None:
+                tell(page.searched.looked_at)
+            left = min(limit - len(shown), _PAGE)
+            page = await desk.seen.list(query, cursor=page.next_cursor, limit=left, patience=_PATIENCE)
+            shown += page.items
+    if page.next_cursor is None:
+        total = len(shown)
     return shown, total, max(at_least, len(shown))
 
 

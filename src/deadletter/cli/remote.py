@@ -23,7 +23,18 @@ from ..model.errors import (
     TaskNotFound,
 )
 from ..model.query import Query
-from ..model.record import BulkResult, Failure, FailureGroup, Page, Pause, State, Stats, TaskRecord, WorkerInfo
+from ..model.record import (
+    BulkResult,
+    Failure,
+    FailureGroup,
+    Page,
+    Pause,
+    Searched,
+    State,
+    Stats,
+    TaskRecord,
+    WorkerInfo,
+)
 from ..model.row import Inspection
 from ..model.task import Task
 from .exits import BadUse
@@ -102,11 +113,16 @@ class RemoteQueue:
         """Close the connections."""
         await self._client.aclose()
 
-    async def list(self, query: Query, *, cursor: str | None = None, limit: int = 50) -> Page:
-        """See DeadLetterQueue.list."""
-        body = {**_conditions(query), "limit": limit, **({"cursor": cursor} if cursor is not None else {})}
+    async def list(
+        self, query: Query, *, cursor: str | None = None, limit: int = 50, patience: float | None = None
+    ) -> Page:
+        """See DeadLetterQueue.list; without ``patience`` the server has its own."""
+        given = {"cursor": cursor, "patience": patience}
+        body = {**_conditions(query), "limit": limit} | {n: value for n, value in given.items() if value is not None}
         page = await self._ask("POST", "/api/dlq/search", body)
-        return Page(**{**page, "items": [_record(item) for item in page["items"]]})
+        searched = page.get("searched")
+        made = None if searched is None else _made(Searched, searched, "back_to")
+        return Page(**{**page, "items": [_record(item) for item in page["items"]], "searched": made})
 
     async def get(self, id: str) -> TaskRecord:
         """See DeadLetterQueue.get."""

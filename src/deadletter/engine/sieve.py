@@ -46,7 +46,11 @@ class Sieve:
         self.countable = not self.body and not self.history and not (wanted.type is not None and is_glob(wanted.type))
         self._tests = [*_tests(wanted), *([self._holds_task] if of_task else [])]
         if viewed:
-            self._tests = [lambda row: wanted.matches(queue.record(row))]
+            text = self.fields.get(
+                "text"
+            )  # there where no mask can hold it: then what is shown holds no more than what is
+            rough = [] if text is None else [_text_test(text)]
+            self._tests = [*rough, lambda row: wanted.matches(queue.record(row))]
         self._signs = _signs(wanted) if type(queue.codec) is JsonCodec else ()
 
     @property

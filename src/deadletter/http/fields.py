@@ -17,6 +17,7 @@ from . import field_kinds as kinds
 
 MOST_LETTERS = 100_000_000  # limit of a bulk call
 FASTEST = 100_000  # letters a second
+LONGEST_PATIENCE = 60  # seconds
 GROUPED_BY = ("fingerprint", "type", "reason", "error_type", "worker", "release")
 
 
@@ -90,6 +91,13 @@ _OTHERS = (
     ),
     Field("at_most", *kinds.whole(0, MOST_LETTERS), "change at most so many, oldest death first", kinds.number_text),
     Field("cursor", *kinds.text(), "next_cursor of the page before"),
+    Field(
+        "patience",
+        *kinds.number(0, LONGEST_PATIENCE),
+        "look for about so many seconds, then answer with what was found so far and a cursor that goes on; 10 where it"
+        " is left out",
+        kinds.number_text,
+    ),
     Field("by", *kinds.one_of(GROUPED_BY), "what the letters of a group share"),
     Field("task_id", *kinds.text(200), "the letter's id"),
     _switch("reset_attempts", "count attempts from the start again; true where it is left out"),

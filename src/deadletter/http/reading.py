@@ -12,13 +12,15 @@ from ..model.errors import TaskNotFound
 from ..model.query import Query
 from ..model.record import TaskRecord
 from ..model.task import Priority
-from ..views import group_item, monitor_item, pause_item, stats_item
+from ..views import group_item, monitor_item, pause_item, searched_item, stats_item
 from ..views import groups as see_groups
 from .answers import json_answer
 from .fields import QUERY, taking
 from .site import Call, Endpoint
 
-_PAGE = taking(*QUERY, "task_type", "older_than_days", "limit", "cursor")
+PATIENCE = 10.0  # seconds that a rare text is looked for before what was found is answered: no index finds it
+
+_PAGE = taking(*QUERY, "task_type", "older_than_days", "limit", "cursor", "patience")
 _OF_PRIORITY = {name: field for name, field in _PAGE.items() if name != "priority"}
 _GROUPS = taking(*QUERY, "task_type", "older_than_days", "limit", "by")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
@@ -37,15 +39,19 @@ async def letters_of_priority(call: Call) -> Response:
 
 async def _page(call: Call, query: Query) -> Response:
     values = call.values
-    page = await call.site.seen.list(query, cursor=values.get("cursor"), limit=values.get("limit", 50))
-    return json_answer(
-        {
-            "items": [call.site.item(record, whole=False) for record in page.items],
-            "total": page.total,
-            "total_at_least": page.total_at_least,
-            "next_cursor": page.next_cursor,
-        }
+    page = await call.site.seen.list(
+        query,
+        cursor=values.get("cursor"),
+        limit=values.get("limit", 50),
+        patience=values.get("patience", PATIENCE),
     )
+    shown = {
+        "items": [call.site.item(record, whole=False) for record in page.items],
+        "total": page.total,
+        "total_at_least": page.total_at_least,
+        "next_cursor": page.next_cursor,
+    }
+    return json_answer(shown if page.searched is None else {**shown, "searched": searched_item(page.searched)})
 
 
 async def letter(call: Call) -> Response:

@@ -14,7 +14,7 @@ import attrs
 
 from ..engine.alerting import MonitorInfo
 from ..model.operation import Operation
-from ..model.record import BulkResult, FailureGroup, Pause, Reason, State, Stats, WorkerInfo
+from ..model.record import BulkResult, FailureGroup, Pause, Reason, Searched, State, Stats, WorkerInfo
 from ..model.task import Priority
 
 _TEXT = {"type": "string"}
@@ -33,19 +33,14 @@ _ATTRIBUTE = re.compile(r"^ {4,8}([a-z_]+(?:, [a-z_]+)*): (.+(?:\n {12,}.+)*)", 
 
 def components() -> dict[str, dict[str, Any]]:
     """Every named schema."""
-    classes = (Stats, WorkerInfo, FailureGroup, BulkResult, Pause, Operation)
+    classes = (Stats, WorkerInfo, FailureGroup, BulkResult, Pause, Operation, Searched)
     return {
         **{kind.__name__: of_class(kind) for kind in classes},
         "Error": _error(whole=False),
         "Failure": _failure(),
         "Item": _item(whole=True),
         "ListedItem": _item(whole=False),
-        "Page": _object(
-            items={"type": "array", "items": ref("ListedItem")},
-            total={**or_null(_COUNT), "description": "how many match in all, where that is known exactly"},
-            total_at_least={**_COUNT, "description": "a lower bound that is always known"},
-            next_cursor={**or_null(_TEXT), "description": "for the next page; null on the last"},
-        ),
+        "Page": _page(),
         "Groups": _object(groups={"type": "array", "items": ref("FailureGroup")}),
         "Retried": _object(task_id=_TEXT, state={"type": "string", "enum": ["pending"]}),
         "Cancelled": _object(task_id=_TEXT, state={"type": "string", "enum": ["cancelled"]}),
@@ -164,6 +159,20 @@ def _failure() -> dict[str, Any]:
     error = _error(whole=True)["properties"]
     traced = {**or_null(_TEXT), "description": "the attempt in your traces (W3C), where it was traced"}
     return _object(**error, duration=or_null({"type": "number"}), worker=or_null(_TEXT), traceparent=traced)
+
+
+def _page() -> dict[str, Any]:
+    schema = _object(
+        items={"type": "array", "items": ref("ListedItem")},
+        total={**or_null(_COUNT), "description": "how many match in all, where that is known exactly"},
+        total_at_least={**_COUNT, "description": "a lower bound that is always known"},
+        next_cursor={**or_null(_TEXT), "description": "for the next page; null on the last"},
+    )
+    schema["properties"]["searched"] = {
+        **ref("Searched"),
+        "description": "only where patience ended before the page was full: how far it came; next_cursor goes on there",
+    }
+    return schema
 
 
 def _problem() -> dict[str, Any]:

@@ -43,7 +43,7 @@ def directory(path: Path) -> None:
 
 STORES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no database": (lambda path: path.write_bytes(b"not a database" * 100), "is not an SQLite database"),
-    "newer": (newer, "was written by a newer version (schema 99, this one knows 2); upgrade deadletter"),
+    "newer": (newer, "was written by a newer version (schema 99, this one knows 3); upgrade deadletter"),
     "directory": (directory, "cannot be opened; check that it is a file"),
     "gone": (Path.unlink, "does not exist, and what only reads does not make it; check the path"),
 }

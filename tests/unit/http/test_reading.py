@@ -161,3 +161,27 @@ async def test_numbers_keep_their_digits(client, dlq):
         "f": 0.1,
         "s": "ä\u2028",
     }
+
+
+async def test_a_search_without_end_answers_with_how_far_it_came(client, dlq, monkeypatch):
+    """And its cursor goes on, until every letter was looked at."""
+    monkeypatch.setattr("deadletter.engine.reading._STEP", 1)
+    asked, looks, reached = {"payload": {"nobody": "has this"}, "patience": 0}, 0, 0
+    while True:
+        page = (await client.post("/api/dlq/search", json=asked)).json()
+        assert page["items"] == []
+        if page["next_cursor"] is None:
+            break
+        looks += 1
+        told = page["searched"]
+        assert told["of"] == 3
+        assert reached <= told["looked_at"] <= 3
+        reached = told["looked_at"]
+        assert told["back_to"].endswith("Z")
+        asked["cursor"] = page["next_cursor"]
+    assert looks == 2
+    assert "searched" not in page
+    assert (await client.get("/api/dlq", params={"patience": "61"})).status_code == 400
+    whole = (await client.get("/api/dlq", params={"error_contains": "timeout", "patience": "5"})).json()
+    assert whole["total"] == 3
+    assert "searched" not in whole

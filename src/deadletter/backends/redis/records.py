@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -29,6 +30,8 @@ _STATES = {str(state): state for state in State}
 _ESCAPE = ESCAPE.encode()
 _SHA256 = 64  # digits
 _LOOK = 500  # rows that one scan script looks at
+_READ = 200  # rows whose texts one reads
+_PLAIN = re.compile(r"[ !#-\[\]-~]+")  # ASCII that a JSON text says as it is
 
 # Of a change: what its kind holds, and what is its own. Together they are all its fields.
 KIND = (
@@ -295,7 +298,7 @@ def scan_args(scan: Scan) -> Args:
         min(scan.limit, BATCH),
         scan.history,
         "1" if scan.body else "",
-        _LOOK,
+        *((_LOOK, "") if scan.text is None or not _PLAIN.fullmatch(scan.text) else (_READ, scan.text)),
     ]
     for name in NARROW:
         wanted = getattr(scan, name)

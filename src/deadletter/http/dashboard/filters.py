@@ -35,6 +35,7 @@ LABELS: Mapping[str, str] = {
     "task_type": "type",
     "older_than_days": "days and older",
 }
+CONTINUED = ("found", "whole")  # what a page says to itself where its search goes on
 _OWN = frozenset({"told", "cursor", "limit"})
 CHOICES = {
     "priority": [str(word) for word in Priority],
@@ -73,7 +74,7 @@ class Filters:
     @classmethod
     def of(cls, given: Iterable[tuple[str, str]]) -> Filters:
         """The filters in names and texts; unknown names are told among the errors."""
-        texts = [(name, text.strip()) for name, text in given if text.strip() and name != "told"]
+        texts = [(name, text.strip()) for name, text in given if text.strip() and name not in ("told", *CONTINUED)]
         pairs = [(name, text) for name, text in texts if name not in _OWN]
         try:
             values = from_url(texts, FIELDS)

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 from urllib.parse import urlencode
 
-import anyio
+import attrs
 from starlette.responses import RedirectResponse, Response
 
-from ...model.record import Page, State
+from ...engine.reading import LONGEST_PAGE
+from ...model.record import Page, Searched, State
 from ..problems import problem_of
 from ..site import Call
-from .filters import CHOICES, Filters, of_url
+from .filters import CHOICES, CONTINUED, Filters, of_url
 from .pages import page, render
 
-PATIENCE = 10.0  # seconds that a rare text may be looked for: no index finds it
+PATIENCE = 1.0  # seconds that one request looks for a rare text: no index finds it, and the next goes on
 _PAGE = 50
+_OWN = ("cursor", "told", *CONTINUED)
+
+
+@attrs.frozen
+class Looking:
+    """A search that has not filled its page yet.
+
+    Attributes:
+        searched: how far it came.
+        url: the URL's query that goes on.
+    """
+
+    searched: Searched
+    url: str
+
+    @property
+    def percent(self) -> int | None:
+        """How far, in per cent; None where the store cannot tell."""
+        if self.searched.looked_at is None or not self.searched.of:
+            return None
+        return min(99, self.searched.looked_at * 100 // self.searched.of)
+
+
+@attrs.frozen
+class Sum:
+    """How many match: ``n``, or at least so many, or so many so far."""
+
+    n: int
+    word: Literal["exactly", "at least", "so far"]
 
 
 @page
@@ -27,19 +58,22 @@ async def letters(call: Call) -> Response:
         return RedirectResponse(call.link("/letters") + (f"?{kept}" if kept else ""), 303)
     filters = of_url(call)
     found, errors = Page(items=()), dict(filters.errors)
+    before = _before(dict(given))
     if not errors:
+        limit = filters.values.get("limit", _PAGE)
         try:
-            with anyio.fail_after(PATIENCE):
-                found = await call.site.seen.list(
-                    filters.query, cursor=filters.values.get("cursor"), limit=filters.values.get("limit", _PAGE)
-                )
-        except TimeoutError:
-            errors = {"": f"too few letters matched within {PATIENCE:g} s; narrow it by type, cause or time as well"}
+            found = await call.site.seen.list(
+                filters.query,
+                cursor=filters.values.get("cursor"),
+                limit=max(1, limit - before),
+                patience=PATIENCE,
+            )
         except ValueError as error:
             problem = problem_of(error)
             if problem is None:
                 raise
             errors = {one["field"]: one["detail"] for one in problem.errors} or {"": problem.detail}
+    whole = "cursor" not in filters.values or "whole" in dict(given)
     return render(
         call,
         "letters.html",
@@ -47,6 +81,8 @@ async def letters(call: Call) -> Response:
         filters=filters,
         errors=errors,
         found=found,
+        sum=_sum(found, before, whole=whole),
+        looking=_looking(call, found, before, whole=whole),
         state=str(filters.query.state or State.DEAD),
         tabs=_tabs(filters),
         choices=CHOICES,
@@ -54,6 +90,31 @@ async def letters(call: Call) -> Response:
         types=await _types(call),
         narrowed=filters.query.has_condition,
     )
+
+
+def _before(given: Mapping[str, str]) -> int:
+    """How many letters of this page the requests before found."""
+    text = given.get("found", "")
+    return min(int(text), LONGEST_PAGE - 1) if text.isdecimal() and len(text) < 5 else 0
+
+
+def _sum(found: Page, before: int, *, whole: bool) -> Sum:
+    if found.total is not None:
+        return Sum(found.total, "exactly")
+    n = before + len(found.items)
+    if found.searched is not None:
+        return Sum(n, "so far")
+    if found.next_cursor is None and whole:
+        return Sum(n, "exactly")
+    return Sum(max(n, found.total_at_least), "at least")
+
+
+def _looking(call: Call, found: Page, before: int, *, whole: bool) -> Looking | None:
+    """How the search goes on, of which this page shows what was found so far."""
+    if found.searched is None:
+        return None
+    own = [("found", str(before + len(found.items))), *([("whole", "1")] if whole else [])]
+    return Looking(found.searched, urlencode([*_kept(call), ("cursor", str(found.next_cursor)), *own]))
 
 
 def _tabs(filters: Filters) -> Sequence[tuple[str, str, bool]]:
@@ -66,10 +127,13 @@ def _tabs(filters: Filters) -> Sequence[tuple[str, str, bool]]:
 
 def _more(call: Call, found: Page) -> str | None:
     """The URL's query of the next page."""
-    if found.next_cursor is None:
+    if found.next_cursor is None or found.searched is not None:
         return None
-    kept = [(name, text) for name, text in call.request.query_params.multi_items() if name not in {"cursor", "told"}]
-    return urlencode([*kept, ("cursor", found.next_cursor)])
+    return urlencode([*_kept(call), ("cursor", found.next_cursor)])
+
+
+def _kept(call: Call) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in call.request.query_params.multi_items() if name not in _OWN]
 
 
 async def _types(call: Call) -> list[str]:

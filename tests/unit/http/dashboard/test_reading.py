@@ -238,19 +238,57 @@ async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, m
         await dlq.clock.sleep(0.01)
 
 
-async def test_a_rare_text_is_not_looked_for_without_end(see, dlq, monkeypatch):
-    scan = dlq.backend.scan
+async def many(dlq):
+    """Ten more letters, of which the second oldest alone is rare."""
+    for n in range(10):
+        await dlq.capture(Task(type="bulk", id=f"more-{n}"), ValueError("rare" if n == 1 else "frequent"))
 
-    async def slow(queue, wanted):
-        if queue == dlq.name:
-            await dlq.clock.sleep(30)
-        return await scan(queue, wanted)
 
-    monkeypatch.setattr(dlq.backend, "scan", slow)
-    monkeypatch.setattr(letters, "PATIENCE", 0.05)
-    page = await see("/letters?error_contains=rare", 400)
-    assert "narrow it by type, cause or time" in page.text
-    assert page.all("input", id="f-error_contains")[0]["value"] == "rare"
+async def test_a_search_for_a_rare_text_shows_how_far_it_came_and_goes_on(see, dlq, monkeypatch):
+    """Piece by piece, over the pages' own links, every letter is met: none is hidden by a time limit."""
+    monkeypatch.setattr(letters, "PATIENCE", 0)
+    monkeypatch.setattr("deadletter.engine.reading._STEP", 3)
+    await many(dlq)
+    page = await see("/letters?error_contains=rare")
+    looked, found = [], []
+    while boxes := page.all("div", id="looking"):
+        assert "so far" in page.text
+        looked.append(int(page.text.partition("Searched ")[2].split()[0]))
+        found += [row["data-id"] for row in page.all("div") if row.get("data-id")]
+        target = boxes[0]["hx-get"]
+        assert [link["href"] for link in page.all("a") if link["href"] == target]  # as it is without scripts
+        page = await see(target)
+    found += [row["data-id"] for row in page.all("div") if row.get("data-id")]
+    assert len(looked) == 4
+    assert looked == sorted(looked)
+    assert 3 <= looked[0] <= looked[-1] <= 13  # those that died within one millisecond count together
+    assert found == ["more-1"]
+    assert "1 letter matches" in page.text
+    assert "Older letters" not in page.text
+
+
+async def test_a_page_that_is_full_ends_the_search(see, dlq, monkeypatch):
+    monkeypatch.setattr(letters, "PATIENCE", 0)
+    monkeypatch.setattr("deadletter.engine.reading._STEP", 3)
+    await many(dlq)
+    page = await see("/letters?error_contains=frequent&limit=5&type=b*")
+    assert "3 letters so far" in page.text
+    page = await see(page.all("div", id="looking")[0]["hx-get"])
+    assert [row["data-id"] for row in page.all("div") if row.get("data-id")] == ["more-6", "more-5"]
+    assert not page.all("div", id="looking")
+    link = next(link["href"] for link in page.all("a", rel="next"))
+    assert {"found", "whole"}.isdisjoint(dict(parse_qsl(urlsplit(link).query)))
+    assert dict(parse_qsl(urlsplit(link).query))["limit"] == "5"
+    assert [row["data-id"] for row in (await see(link)).all("div") if row.get("data-id")] == [
+        "more-4",
+        "more-3",
+        "more-2",
+    ]
+
+
+@pytest.mark.parametrize("found", ["-1", "1e9", "99999999", "x", "²"])
+async def test_a_made_up_count_of_what_was_found_does_no_harm(see, found):
+    assert "letters match" in (await see(f"/letters?type=email.*&found={found}&whole=1")).text
 
 
 async def test_a_monitor_that_fell_silent_is_told(see, monkeypatch):

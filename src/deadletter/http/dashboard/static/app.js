@@ -69,6 +69,19 @@
     if (event.target.closest("[data-news]")) window.location.reload();
   });
 
+  /* A search that takes long goes on by itself, piece by piece; whoever has seen enough stops it. */
+  const stoppable = () => {
+    for (const stop of document.querySelectorAll("[data-stop]")) stop.hidden = false;
+  };
+  stoppable();
+  document.body.addEventListener("htmx:afterSettle", stoppable);
+  document.addEventListener("click", (event) => {
+    const stop = event.target.closest("[data-stop]");
+    if (!stop) return;
+    htmx.trigger(stop.closest("#looking"), "htmx:abort");
+    stop.hidden = true;
+  });
+
   const said = { replayed: "retried", purged: "purged", erased: "erased", discarded: "gone", cancelled: "cancelled" };
   const change = (id, kind) => {
     for (const row of document.querySelectorAll(".row[data-id]")) {
