@@ -40,10 +40,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def order(server: Serving, **body: object) -> str:
-    response = httpx2.post(
-        f"{server.base}/api/dlq/retry-all", json=body, headers={"Prefer": "respond-async"}, timeout=30
-    )
+def order(server: Serving, path: str = "retry-all", **body: object) -> str:
+    response = httpx2.post(f"{server.base}/api/dlq/{path}", json=body, headers={"Prefer": "respond-async"}, timeout=30)
     assert response.status_code == 202
     return response.headers["location"]
 
@@ -96,3 +94,20 @@ def test_a_server_that_stops_hands_its_operation_over(url, dlq):
         until(lambda: told(second, place)["state"] == "done")
         assert second.stop() == 0
     assert dead(dlq) == 0
+
+
+def test_an_erase_goes_on_after_its_server_was_killed(url, dlq):
+    """In every state, the waiting ones too; and what it was ordered by is forgotten at its end."""
+    dlq.sync.enqueue_many([Task(type="t", id=f"waiting-{n}", delay=3600) for n in range(20)])
+    with Serving(url) as server:
+        place = order(server, "erase", type="t", error_contains="x", rate=100)
+        until(lambda: dead(dlq) < LETTERS - 50)
+        server.kill()
+    assert dead(dlq) > 0
+    with Serving(url) as server:
+        until(lambda: told(server, place)["ended_at"] is not None)
+        found = told(server, place)
+        assert (found["state"], found["query"]["error_contains"]) == ("done", "(erased)")
+        assert server.stop() == 0
+    assert dead(dlq) == 0
+    assert dlq.sync.stats().by_state["pending"] == 20  # which never failed with that text

@@ -101,6 +101,9 @@ def test_changing_is_the_same(store, server, monkeypatch, capsys):
     assert dlq.sync.get("task-2").state is State.PENDING
     assert '"changed":1' in on_server("purge", "--ids", "task-3", "--payload", "customer.id=0", "--yes", "--json")
     assert '"matched":0' in on_server("purge", "--payload", f"password={SECRET}", "--yes", "--json")
+    assert "1 would be changed" in on_server("erase", "--ids", "another", "nobody", "--dry-run")
+    assert '"changed":1' in on_server("erase", "--ids", "another", "--why", "asked for", "--yes", "--json")
+    assert '"matched":0' in on_server("erase", "--payload", f"password={SECRET}", "--yes", "--json")
     assert "email.* paused: mail is down" in on_server("pause", "email.*", "--why", "mail is down")
     assert "email.* resumed" in on_server("resume", "email.*")
     assert "nothing was paused" in on_server("resume")
@@ -121,7 +124,7 @@ def test_what_cannot_be_is_one_line(server, store, monkeypatch, capsys):
     monkeypatch.setenv("DEADLETTER_TOKEN", "a-read-token")
     assert "scope write" in told("pause", "x", "--why", "y", "--url", server.base)
     assert "does not answer" in told("ls", "--url", "http://127.0.0.1:1")
-    assert "this command works on a store" in told("erase", "--type", "x", "--yes", "--url", server.base)
+    assert "this command works on a store" in told("export", "--url", server.base)
     assert "shows no hidden values" in told("ls", "--reveal", "--url", server.base)
     assert "leave them out" in told("ls", "--queue", "q", "--url", server.base)
     assert "DEADLETTER_TOKEN" in told("ls", "--url", server.base.replace("http://", "http://me:secret@"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,18 +12,14 @@ from typing import Any
 import attrs
 from cyclopts import Parameter
 
-from ..engine.bulk import matching
 from ..model.errors import Conflict, InvalidTask, TaskBusy, TaskNotFound
 from ..model.query import Query
-from ..model.record import BulkResult, State
-from ..model.row import BATCH
-from ..model.task import from_ms
+from ..model.record import BulkResult
 from ..views import bulk_item
 from .exits import DONE, FAILED, BadUse, complain
 from .flags import Flags, Switch, Where, json_object, length, moment
 from .output import emit, harmless, say
 from .progress import progress
-from .reading import each
 from .session import Session, session
 
 
@@ -174,72 +169,42 @@ async def purge(
         return await _bulk(desk, how, "delete", go)
 
 
-async def erase(*, where: Where | None = None, bulk: Bulk | None = None, flags: Flags | None = None) -> int:
+async def erase(
+    *, where: Where | None = None, bulk: Bulk | None = None, why: str | None = None, flags: Flags | None = None
+) -> int:
     """Delete every trace of the tasks that match, in every state (for deletion requests); hidden values match.
 
     Example: deadletter erase --payload customer.id=7
 
     Running tasks go when their attempt ends, and the command waits for them. What is counted first, and by --dry-run,
-    is what matches as it is shown: without --reveal hidden values tell nothing.
+    is what matches as it is shown: without --reveal hidden values tell nothing. A server (--url http://...) lets them
+    match nothing at all.
+
+    Args:
+        why: Kept with the event.
     """
     query, how = (where or Where()).query(), bulk or Bulk()
     if how.cutoff is not None:
         raise BadUse("--cutoff: erase takes what lives, too; narrow it with --older-than")
     how.check(query)
-    async with session(flags) as desk:
-        more = not desk.viewer.reveal and _looks_inside(query)
+    async with session(flags, server=True) as desk:
+        more = not desk.queue.masked and not desk.viewer.reveal and _looks_inside(query)
         if more and (how.dry_run or not how.yes):
             say("what is hidden is not counted (--reveal counts it), but erased")
 
         async def go(*, dry_run: bool, cutoff: datetime | None, total: int | None) -> BulkResult:  # noqa: ARG001 - as the others
-            if how.limit is None and how.rate is None and not dry_run:
-                return await desk.queue.erase(query, everything=how.everything)
-            ids = await (_first_shown if dry_run else _first_ids)(desk, query, how.limit)
-            if dry_run:
-                return BulkResult(matched=len(ids), changed=0, failed=0, cutoff=from_ms(desk.queue.clock.now_ms()))
-            with progress("erasing", total=len(ids)) as tell:
-                return await _erase_named(desk, query, ids, how.rate, tell)
+            with progress("erasing", total=total, quiet=dry_run) as tell:
+                return await (desk.seen if dry_run else desk.queue).erase(
+                    query,
+                    limit=how.limit,
+                    rate=how.rate,
+                    dry_run=dry_run,
+                    everything=how.everything,
+                    progress=lambda result: tell(result.matched),
+                    why=why,
+                )
 
         return await _bulk(desk, how, "erase", go, or_more=more)
-
-
-async def _first_shown(desk: Session, query: Query, limit: int | None) -> list[str]:
-    """As ``_first_ids``, of what matches as it is shown."""
-    states = State if query.state in (None, State.DEAD) else (query.state,)
-    ids = [record.id for state in states async for record in each(desk, attrs.evolve(query, state=state), limit)]
-    return ids[:limit]
-
-
-async def _first_ids(desk: Session, query: Query, limit: int | None) -> list[str]:
-    """The ids of what matches in any state that the query allows, oldest first within each state."""
-    states = State if query.state in (None, State.DEAD) else (query.state,)
-    now_ms = (await desk.queue.backend.inspect()).now_ms
-    ids: list[str] = []
-    for state in states:
-        async with aclosing(matching(desk.queue, query, state, now_ms=now_ms)) as found:
-            async for rows in found:
-                ids += [row.id for row in rows]
-                if limit is not None and len(ids) >= limit:
-                    return ids[:limit]
-    return ids
-
-
-async def _erase_named(
-    desk: Session, query: Query, ids: Sequence[str], rate: float | None, tell: Callable[[int], object]
-) -> BulkResult:
-    """Erase step by step, each at most a second's worth of the rate."""
-    clock = desk.queue.clock
-    size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
-    result = BulkResult(matched=0, changed=0, failed=0, cutoff=from_ms(clock.now_ms()))
-    for at in range(0, len(ids), size):
-        if rate is not None and at:
-            await clock.sleep(size / rate)
-        step = await desk.queue.erase(attrs.evolve(query, ids=ids[at : at + size]))
-        result = attrs.evolve(
-            result, matched=min(at + size, len(ids)), changed=result.changed + step.changed, cutoff=step.cutoff
-        )
-        tell(result.matched)
-    return result
 
 
 async def _told(desk: Session, id_: str, state: str, change: Callable[[], Awaitable[object]]) -> bool:

@@ -169,6 +169,14 @@ class RemoteQueue:
         cutoff = datetime.fromisoformat(answer.headers["deadletter-cutoff"])
         return BulkResult(**orjson.loads(answer.content), failed=0, cutoff=cutoff)
 
+    async def erase(self, query: Query, **how: Any) -> BulkResult:
+        """See DeadLetterQueue.erase; what the server hides does not match."""
+        progress, options = _apart(how)
+        body = {**_conditions(query), **options}
+        if options.get("dry_run"):
+            return _bulk(await self._ask("POST", "/api/dlq/erase", body))
+        return await self._carried_out("POST", "/api/dlq/erase", progress, body=body)
+
     async def pause(self, types: str, *, why: str) -> Pause:
         """See DeadLetterQueue.pause."""
         found = _pauses(await self._ask("POST", "/api/dlq/pause", {"types": types, "why": why}))

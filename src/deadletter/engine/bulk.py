@@ -12,7 +12,7 @@ import attrs
 from ..model.errors import InvalidQuery
 from ..model.query import Query
 from ..model.record import BulkResult, State
-from ..model.row import BATCH, DEAD, PENDING, RUNNING, SUCCEEDED, Change, Row, Scan, Verdict
+from ..model.row import BATCH, DEAD, Change, Row, Scan, Verdict
 from ..model.task import from_ms
 from ..model.task import to_ms as at_ms
 from ..rules import changes
@@ -38,9 +38,9 @@ class Plan:
     progress: Callable[[BulkResult], object] | None
     begin: Callable[[int], Awaitable[object]] | None = None
 
-    def check(self) -> None:
+    def check(self, *, any_state: bool = False) -> None:
         """Refuse what cannot be meant."""
-        if self.query.state not in (None, State.DEAD):
+        if not any_state and self.query.state not in (None, State.DEAD):
             raise InvalidQuery(f"state: {self.query.state} cannot be meant; this works on dead letters")
         if not (self.query.has_condition or self.limit is not None or self.everything):
             raise InvalidQuery("query: it has no condition; narrow it, give a limit, or say everything=True")
@@ -72,7 +72,7 @@ async def _run(queue: DeadLetterQueue, plan: Plan, change: Callable[[Row], Chang
     now_ms = (await queue.backend.inspect()).now_ms
     cutoff = plan.cutoff or from_ms(now_ms)
     result = BulkResult(matched=0, changed=0, failed=0, cutoff=cutoff)
-    bucket = _Bucket(queue, plan.rate)
+    bucket = Bucket(queue, plan.rate)
     async with aclosing(matching(queue, plan.query, DEAD, until_ms=at_ms(cutoff), now_ms=now_ms)) as found:
         async for rows in found:
             left = None if plan.limit is None else plan.limit - result.matched
@@ -144,7 +144,7 @@ async def _named(queue: DeadLetterQueue, wanted: Query, until_ms: int | None) ->
     return sorted(filter(lambda row: wanted.matches(queue.record(row)), in_time), key=lambda row: (row.time_ms, row.id))
 
 
-class _Bucket:
+class Bucket:
     """A token bucket of one second's worth, so that a rate holds from the first task on."""
 
     def __init__(self, queue: DeadLetterQueue, rate: float | None) -> None:
@@ -165,63 +165,3 @@ class _Bucket:
         if self._next > now:
             await self._clock.sleep(self._next - now)
         self._next = max(self._next, now) + n / self._rate
-
-
-async def erase(queue: DeadLetterQueue, query: Query, *, everything: bool) -> BulkResult:
-    """See DeadLetterQueue.erase."""
-    if not (query.has_condition or everything):
-        raise InvalidQuery("query: it has no condition; narrow it, or say everything=True")
-    now_ms = (await queue.backend.inspect()).now_ms
-    seen: set[str] = set()
-    buried: set[str] = set()
-    states = [*State] if query.state in (None, State.DEAD) else [query.state]
-    if queue.spooler is not None:
-        spooled = await queue.spooler.erase(query, states, now_ms)
-        seen |= spooled
-        buried |= spooled
-    while await _erase_pass(queue, query, states, now_ms, seen, buried):
-        continue  # what changed its state during a pass is met by the next
-    return BulkResult(matched=len(seen), changed=len(buried), failed=0, cutoff=from_ms(now_ms))
-
-
-async def _erase_pass(
-    queue: DeadLetterQueue, query: Query, states: Sequence[State], now_ms: int, seen: set[str], buried: set[str]
-) -> bool:
-    """Bury what matches now; answer whether that was anything."""
-    before = len(buried)
-    running: set[str] = set()
-    for state in states:
-        async for rows in matching(queue, query, state, now_ms=now_ms):
-            seen.update(row.id for row in rows)
-            if state == RUNNING:
-                running.update(row.id for row in rows)
-            else:
-                await _bury(queue, rows, buried)
-    await _bury_ended(queue, running, buried)
-    return len(buried) > before
-
-
-async def _bury(queue: DeadLetterQueue, rows: Sequence[Row], buried: set[str]) -> None:
-    batch = [changes.erase(row, queue.chance.name(), queue.options.keep_finished_ms) for row in rows]
-    verdicts = await queue.apply(batch)
-    buried.update(change.id for change, verdict in zip(batch, verdicts, strict=True) if verdict is Verdict.DONE)
-
-
-async def _bury_ended(queue: DeadLetterQueue, running: set[str], buried: set[str]) -> None:
-    """Wait for the attempts that run, then bury what they left.
-
-    A processor is never cut off in the middle of its effect.
-    """
-    wait = 0.01
-    while running:
-        await queue.sweep()  # an attempt whose worker vanished has ended, too
-        ids = sorted(running)[:BATCH]
-        rows = [row for row in await queue.backend.load(queue.name, ids) if row is not None]
-        ended = [row for row in rows if row.state in (PENDING, SUCCEEDED, DEAD)]
-        if ended:
-            await _bury(queue, ended, buried)
-        running -= set(ids) - {row.id for row in rows if row.state == RUNNING} - {row.id for row in ended}
-        running -= buried
-        if running:
-            await queue.clock.sleep(wait)
-            wait = min(wait * 2, 1.0)

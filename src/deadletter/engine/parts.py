@@ -11,7 +11,7 @@ from ..retry import as_policy
 from ..rules.codec import JsonCodec, decode_task, record_from_row
 from ..runtime.chance import Chance
 from ..runtime.threads import Threads
-from . import bulk, enqueueing, letters, pauses, process, reading, subscription
+from . import bulk, enqueueing, erasing, letters, pauses, process, reading, subscription
 from .guard import RowIdempotencyStore
 from .keeper import Keeper
 from .lazy import adopt
@@ -47,6 +47,7 @@ __all__ = [
     "bulk",
     "decode_task",
     "enqueueing",
+    "erasing",
     "is_async",
     "letters",
     "make_options",

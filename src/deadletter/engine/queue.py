@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..runtime.chance import Chance
     from ..runtime.loops import Bell
     from ..runtime.threads import Threads
-    from . import bulk, enqueueing, letters, pauses, process, reading, subscription
+    from . import bulk, enqueueing, erasing, letters, pauses, process, reading, subscription
     from .attempt import Attempt
     from .guard import RowIdempotencyStore
     from .keeper import Keeper
@@ -368,13 +368,24 @@ class DeadLetterQueue:
         return await bulk.purge(self, plan, why or "")
 
     @operation
-    async def erase(self, query: Query, *, everything: bool = False) -> BulkResult:
+    async def erase(
+        self,
+        query: Query,
+        *,
+        limit: int | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+        everything: bool = False,
+        progress: Callable[[BulkResult], object] | None = None,
+        why: str | None = None,
+    ) -> BulkResult:
         """Delete every trace of the tasks that match, in every state, for deletion requests.
 
-        Running ones when their attempt ends.
+        Running ones when their attempt ends. ``limit`` and the rest are those of ``purge``; there is no cutoff, as what
+        lives is meant, too.
         """
         await self.open()
-        return await bulk.erase(self, query, everything=everything)
+        return await erasing.erase(self, bulk.Plan(query, limit, rate, dry_run, everything, None, progress), why or "")
 
     @operation
     async def cancel(self, id: str) -> bool:

@@ -19,11 +19,11 @@ import orjson
 from ..model.errors import BackendError, DeadLetterError, TaskNotFound
 from ..model.operation import Operation, OperationKind, OperationState
 from ..model.query import Query
-from ..model.record import BulkResult
+from ..model.record import BulkResult, State
 from ..model.row import BATCH, GONE, PENDING, RUNNING, SUCCEEDED, Change, Claim, NewRow, Row, Scan, Verdict
 from ..model.task import from_ms
 from ..rules import changes
-from . import bulk
+from . import bulk, erasing
 from .presence import reserved
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ AT_ONCE = 8  # operations that one process works on: a slow one does not hold up
 LEASE_MS = 15_000
 KEEP_MS = 7 * 86_400_000  # how long an ended one is shown
 _TELL = 1.0  # seconds after which a slow one tells how far it came
+_COUNTING = 0.5  # seconds that whoever orders waits for each state to be counted
 _LOOK = 1.0  # seconds between looks after operations that other processes have
+_TELLING = ("error_contains", "idempotency_key", "metadata", "payload", "ids")
+_ERASED = "(erased)"
 _APPLIED = (Verdict.DONE, Verdict.REPEATED)
 
 
@@ -59,9 +62,8 @@ async def order(
     """
     await queue.open()
     now = from_ms((await queue.backend.inspect()).now_ms)
-    bulk.Plan(query, limit, rate, False, everything, cutoff, None).check()
-    page = await queue.list(query, limit=1)
-    total = page.total if limit is None or page.total is None else min(page.total, limit)
+    bulk.Plan(query, limit, rate, False, everything, cutoff, None).check(any_state=kind == "erase")
+    total = await _total(queue, kind, query, limit)
     wanted = query.resolved(now)
     order = {
         "query": {
@@ -78,6 +80,17 @@ async def order(
     name = id or queue.chance.name()
     await queue.backend.insert(_where(queue), [NewRow(id=name, type=kind, body=orjson.dumps(order))])
     return await look(queue, name)
+
+
+async def _total(queue: DeadLetterQueue, kind: OperationKind, query: Query, limit: int | None) -> int | None:
+    """How many are meant, where that is soon known."""
+    total = 0
+    for state in erasing.states_of(query) if kind == "erase" else [State.DEAD]:
+        page = await queue.list(attrs.evolve(query, state=state), limit=1, patience=_COUNTING)
+        if page.total is None:
+            return None
+        total += page.total
+    return total if limit is None else min(total, limit)
 
 
 async def look(queue: DeadLetterQueue, id: str) -> Operation:
@@ -102,7 +115,7 @@ async def call_off(queue: DeadLetterQueue, id: str) -> Operation:
         row = await _row(queue, id)
         if row.state == SUCCEEDED:
             return _told(row)
-        said = {**_said(row), "word": str(OperationState.CANCELLED)}
+        said = _ended(row, {**_said(row), "word": str(OperationState.CANCELLED)})
         change = changes.call_off(row, queue.chance.name(), orjson.dumps(said), KEEP_MS)
         if (await queue.backend.apply(_where(queue), [change]))[0] in _APPLIED:
             return await look(queue, id)
@@ -212,6 +225,8 @@ class _Doing:
         )
         if self._row.type == "purge":
             await bulk.purge(seen, plan, said["why"] or "")
+        elif self._row.type == "erase":
+            await erasing.erase(seen, plan, said["why"] or "")
         else:
             await bulk.retry_all(seen, plan)
 
@@ -252,7 +267,7 @@ class _Doing:
         if error is not None:
             known = isinstance(error, DeadLetterError)
             said["error"] = str(error) if known else f"{type(error).__name__}: the server's log says more"
-        op = self._queue.chance.name()
+        op, said = self._queue.chance.name(), _ended(self._row, said)
         change = changes.complete(self._row.id, self._row.token or "", op, orjson.dumps(said), KEEP_MS)
         self._lost = not await self._apply(change)
 
@@ -263,7 +278,7 @@ class _Doing:
         row = (await self._queue.backend.load(_where(self._queue), [self._row.id], history=0))[0]
         if row is None or row.state != SUCCEEDED or _said(row).get("word") != OperationState.CANCELLED:
             return
-        said = orjson.dumps(self._figures(OperationState.CANCELLED))
+        said = orjson.dumps(_ended(self._row, self._figures(OperationState.CANCELLED)))
         await self._apply(changes.amend(row, self._queue.chance.name(), said, KEEP_MS))
 
     async def give_back(self) -> None:
@@ -315,12 +330,26 @@ def _said(row: Row) -> dict[str, Any]:
     return said
 
 
+def _ended(row: Row, said: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of an operation that has ended: of an erase nothing by which its tasks, or a person, are known."""
+    if row.type != "erase":
+        return said
+    query = {name: _forgotten(value) if name in _TELLING else value for name, value in said["query"].items()}
+    return {**said, "query": query}
+
+
+def _forgotten(value: Any) -> Any:
+    if isinstance(value, dict):
+        return dict.fromkeys(value, _ERASED)
+    return [_ERASED] if isinstance(value, list) else _ERASED
+
+
 def _told(row: Row) -> Operation:
     said = _said(row)
     word = OperationState.RUNNING if row.state == RUNNING else OperationState(said["word"])
     return Operation(
         id=row.id,
-        kind="purge" if row.type == "purge" else "retry-all",
+        kind=next(kind for kind in KINDS if kind == row.type),
         state=OperationState.PENDING if row.state == PENDING else word,
         query=said["query"],
         limit=said["limit"],

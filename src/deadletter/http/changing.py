@@ -1,4 +1,4 @@
-"""Endpoints that change: retry, retry-all, purge, delete one, pause, resume."""
+"""Endpoints that change: retry, retry-all, purge, erase, delete one, pause, resume."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CUTOFF = "Deadletter-Cutoff"
 
 _BULK = taking(*QUERY, "task_type", "older_than_days", "rate", "dry_run", "everything", "cutoff", limit="at_most")
 _PURGE = {**_BULK, **taking("why")}
+_ERASE = {name: field for name, field in _PURGE.items() if name != "cutoff"}
 _RETRY = taking("task_id", "reset_attempts", "delay", "why", payload="edited_payload", type="edited_type")
 
 
@@ -51,6 +52,14 @@ async def purge(call: Call) -> Response:
     result = await call.site.seen.purge(query, **_how(call), why=call.values.get("why"))
     cutoff = timestamp(result.cutoff) or ""
     return json_answer({"matched": result.matched, "changed": result.changed}, headers={CUTOFF: cutoff})
+
+
+async def erase(call: Call) -> Response:
+    """Every trace of all tasks that match is deleted."""
+    query, why = bulk_query(call), call.values.get("why")
+    if operating.wants_one(call):
+        return await operating.accepted(call, "erase", **_how(call), why=why)
+    return json_answer(bulk_item(await call.site.seen.erase(query, **_how(call), why=why)))
 
 
 def bulk_query(call: Call) -> Query:
@@ -126,6 +135,16 @@ ENDPOINTS = (
         level=Level.ADMIN,
         url=_PURGE,
         answer="Purged",
+        may_respond_async=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/dlq/erase",
+        handler=erase,
+        summary="Delete every trace of all tasks that match, in every state: for deletion requests",
+        level=Level.ADMIN,
+        body=_ERASE,
+        answer="BulkResult",
         may_respond_async=True,
     ),
     Endpoint(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
-OperationKind = Literal["retry-all", "purge"]
+OperationKind = Literal["retry-all", "purge", "erase"]
 
 
 class OperationState(enum.StrEnum):
@@ -30,9 +30,10 @@ class Operation:
         id: its name.
         kind: what it does.
         state: where it stands.
-        query: its conditions, as JSON; durations are absolute times.
+        query: its conditions, as JSON; durations are absolute times. Of an erase that has ended, what may have told of
+            a person reads "(erased)".
         limit, rate, why: as they were asked for.
-        cutoff: deaths after this time are left alone.
+        cutoff: deaths after this time are left alone; an erase takes what lives, too.
         total: how many matched when it was asked for, at most ``limit``; None where that was not known.
         matched, changed, failed: so far; after a crash a step of at most 100 may be missing from them.
         created_at, ended_at: when it was asked for, and when it ended.

@@ -278,9 +278,9 @@ def purge(row: Row, op: str, keep_ms: int, why: str = "") -> Change:
     return _bury(row, op, DEAD, keep_ms, "purged", why)
 
 
-def erase(row: Row, op: str, keep_ms: int) -> Change:
+def erase(row: Row, op: str, keep_ms: int, why: str = "") -> Change:
     """Every trace of a task away, whatever its state; a tombstone for ``keep_ms``."""
-    return _bury(row, op, row.state, keep_ms, "erased", "")
+    return _bury(row, op, row.state, keep_ms, "erased", why)
 
 
 def _bury(row: Row, op: str, was: str, keep_ms: int, word: str, why: str) -> Change:

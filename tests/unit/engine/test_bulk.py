@@ -270,3 +270,32 @@ async def test_erase_can_be_of_one_state(dlq, claim_elsewhere, clock, pass_until
     assert results[0].changed == 1
     left = [name for name in tasks if (await dlq.row(name)).state != "gone"]
     assert left == [name for name in tasks if name != state]
+
+
+async def test_erase_may_be_counted_limited_and_slowed(dlq, kill, clock, pass_until):
+    """As the other bulk calls: a dry run touches nothing, the limit holds over all states, progress is told."""
+    await dlq.enqueue_many([Task(type="t", delay=99) for _ in range(3)])
+    await kill(dlq, *[Task(type="t") for _ in range(4)], Task(type="u"))
+    assert (await dlq.erase(Query(type="t"), dry_run=True)).matched == 7
+    assert (await dlq.erase(Query(type="t"), dry_run=True, limit=5)).matched == 5
+    assert (await dlq.stats()).by_state["dead"] == 5
+    told, results = [], []
+    began = clock.monotonic()
+
+    async def erase():
+        results.append(
+            await dlq.erase(Query(type="t"), limit=5, rate=2, progress=lambda r: told.append(r.changed), why="asked")
+        )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(erase)
+        await pass_until(lambda: results, step=0.1)
+    assert (results[0].matched, results[0].changed) == (5, 5)
+    assert told == [1, 2, 3, 4, 5]
+    assert clock.monotonic() - began >= 2
+    stats = await dlq.stats()
+    assert stats.by_state["dead"] + stats.by_state["pending"] == 3
+    assert (await dlq.erase(Query(), limit=0)).changed == 0
+    for options in ({}, {"limit": -1}, {"limit": 1, "rate": 0}):
+        with pytest.raises(InvalidQuery):
+            await dlq.erase(Query(), **options)

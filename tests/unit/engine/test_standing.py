@@ -286,3 +286,54 @@ async def test_a_store_that_is_away_is_asked_again(dlq, letters, working, pass_u
     await pass_until(lambda: ended(dlq, ordered.id))
     assert "cannot look for operations" in caplog.text
     assert (await dlq.get(letters[0])).state is State.PENDING
+
+
+async def test_it_erases_in_every_state_and_keeps_nothing_that_tells_of_a_person(dlq, letters, working, pass_until):
+    """What an erase was ordered by is gone with what it erased; how many there were stays."""
+    await dlq.enqueue(Task(type="even", payload={"n": 2}, delay=99))
+    query = Query(type="even", payload={"n": 2})
+    ordered = await standing.order(dlq, "erase", query, why="asked for")
+    assert (ordered.kind, ordered.total, ordered.query["payload"]) == ("erase", 2, {"n": 2})
+    working(dlq)
+    await pass_until(lambda: ended(dlq, ordered.id))
+    done = await standing.look(dlq, ordered.id)
+    assert (done.state, done.matched, done.changed, done.why) == (DONE, 2, 2, "asked for")
+    assert done.query == {"type": "even", "state": "dead", "payload": {"n": "(erased)"}}
+    assert await dead(dlq) == 4
+    assert (await dlq.stats()).by_state["pending"] == 0
+
+
+async def test_an_erase_that_is_called_off_forgets_what_it_was_ordered_by(dlq, letters, working, pass_until):
+    query = Query(ids=letters, error_contains="why")
+    ordered = await standing.order(dlq, "erase", query, rate=0.5)
+    assert (await standing.call_off(dlq, ordered.id)).query == {
+        "state": "dead",
+        "ids": ["(erased)"],
+        "error_contains": "(erased)",
+    }
+    await standing.work(dlq, dlq)
+    assert await dead(dlq) == 5
+
+
+async def test_an_erase_goes_on_where_its_process_died(dlq, make_queue, letters, working, pass_until, monkeypatch):
+    """It waits for what runs, and its limit holds over the crash."""
+    ordered = await standing.order(dlq, "erase", Query(), limit=4, rate=1)
+    with monkeypatch.context() as patch:
+
+        async def vanish(self):
+            return
+
+        patch.setattr(standing._Doing, "give_back", vanish)
+        dying = working(dlq)
+
+        async def under_way():
+            return await dead(dlq) in (3, 4)
+
+        await pass_until(under_way)
+        dying.cancel()
+        await pass_until(lambda: dying.cancelled_caught)
+    other = make_queue()
+    working(other)
+    await pass_until(lambda: ended(other, ordered.id), step=0.2)
+    assert (await standing.look(other, ordered.id)).state == DONE
+    assert await dead(dlq) == 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from deadletter import Query
+from deadletter import Query, Task
 from deadletter.engine import standing
 from deadletter.http import create_app
 
-from .clients import TOKENS, client_of
+from .clients import SECRET, TOKENS, client_of
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +42,29 @@ async def test_a_purge_too(client, dlq):
     response = await client.delete("/api/dlq/purge?type=report&why=old", headers=ASYNC)
     told = await ended(client, response.headers["location"])
     assert (told["kind"], told["why"], told["changed"]) == ("purge", "old", 1)
+
+
+async def test_an_erase_too(client, dlq):
+    """In every state, with a count before; what it was ordered by is not kept."""
+    await dlq.enqueue(Task(type="report", delay=99))
+    body = {"type": "report", "payload": {"n": 0}}
+    counted = await client.post("/api/dlq/erase", json={**body, "dry_run": True})
+    assert (counted.status_code, counted.json()["matched"], counted.json()["changed"]) == (200, 1, 0)
+    response = await client.post("/api/dlq/erase", json={"type": "report", "why": "asked for"}, headers=ASYNC)
+    told = await ended(client, response.headers["location"])
+    assert (told["kind"], told["why"], told["total"], told["changed"]) == ("erase", "asked for", 2, 2)
+    assert (await dlq.stats()).by_state["pending"] == 0
+    now = await client.post("/api/dlq/erase", json={"type": "email.send", "limit": 1, "rate": 50})
+    assert (now.json()["matched"], now.json()["changed"]) == (1, 1)
+    for refused in ({}, {"type": "x", "cutoff": "2026-01-01T00:00:00Z"}, {"type": "x", "rate": 0}):
+        assert (await client.post("/api/dlq/erase", json=refused)).status_code == 400, refused
+
+
+async def test_hidden_values_erase_nothing_over_http(client, dlq):
+    """A condition answers no guesses; on the command line they match."""
+    body = {"payload": {"password": SECRET}}
+    assert (await client.post("/api/dlq/erase", json=body)).json()["changed"] == 0
+    assert (await client.post("/api/dlq/erase", json={"error_contains": SECRET})).json()["changed"] == 0
 
 
 async def test_one_is_cancelled(client, dlq):
@@ -103,6 +126,8 @@ async def test_scopes_hold(guarded):
         response = await guarded(scope).post("/api/dlq/retry-all", json={"type": "none"}, headers=ASYNC)
         assert response.status_code == status
     assert (await guarded("write").delete("/api/dlq/purge?type=x", headers=ASYNC)).status_code == 403
+    for headers in (ASYNC, {}):
+        assert (await guarded("write").post("/api/dlq/erase", json={"type": "x"}, headers=headers)).status_code == 403
     assert (await guarded("read").get("/api/dlq/operations")).status_code == 200
     assert (await guarded("read").delete(response.headers["location"])).status_code == 403
 

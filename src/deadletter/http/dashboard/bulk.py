@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+import anyio
 import attrs
 from starlette.responses import Response
 
 from ...engine import standing
+from ...engine.erasing import states_of
 from ...model.query import Query
 from ...model.record import Page, State
 from ...model.task import from_ms
@@ -26,7 +28,8 @@ _LEVELS = {"retry-all": Level.WRITE, "purge": Level.ADMIN, "erase": Level.ADMIN}
 _CONDITIONS = frozenset({*QUERY, "task_type", "older_than_days"})
 _OPTIONS = frozenset({"action", "exact", "told"})
 _SAMPLE = 5
-MOST_ERASED = 1_000  # in one request; more is the command line's
+_PATIENCE = 0.5  # seconds that a first count may take in each state
+_COUNTING = 30.0  # seconds that an exact one may take, where it was asked for
 
 
 @attrs.frozen
@@ -36,12 +39,14 @@ class Extent:
     Attributes:
         n: so many, or at least so many.
         exact: whether these are all.
+        counted: whether that was all that could be counted in time.
         sample: some of them, newest first.
     """
 
     n: int
     exact: bool
     sample: Page
+    counted: bool = False
 
 
 @page
@@ -65,7 +70,6 @@ async def review(call: Call) -> Response:
         extent=await _extent(call, query, action, exact="exact" in options),
         everything=not query.has_condition,
         cutoff=timestamp(from_ms(now_ms)),
-        most_erased=MOST_ERASED,
     )
 
 
@@ -78,20 +82,24 @@ def _dead(query: Query, action: str) -> Query:
 
 
 async def _extent(call: Call, query: Query, action: str, *, exact: bool) -> Extent:
-    """How many match: what an index knows or 10,000 rows tell; with ``exact`` all are looked at."""
+    """How many match: what an index knows or 10,000 rows tell; with ``exact`` all are looked at, as far as time allows."""
     seen = call.site.seen
-    if action == "erase":
-        pages = [await seen.list(attrs.evolve(query, state=state), limit=_SAMPLE) for state in State]
-        whole = all(found.total is not None for found in pages)
-        items = [record for found in pages for record in found.items][:_SAMPLE]
-        return Extent(sum(found.total_at_least for found in pages), whole, Page(items=items))
-    sample = await seen.list(query, limit=_SAMPLE)
-    if sample.total is not None:
-        return Extent(sample.total, True, sample)
-    if not exact:
-        return Extent(sample.total_at_least, False, sample)
-    counted = await seen.retry_all(query, dry_run=True, everything=True)
-    return Extent(counted.matched, True, sample)
+    states = states_of(query) if action == "erase" else [State.DEAD]
+    pages = [await seen.list(attrs.evolve(query, state=state), limit=_SAMPLE, patience=_PATIENCE) for state in states]
+    sample = Page(items=[record for found in pages for record in found.items][:_SAMPLE])
+    known, least = all(found.total is not None for found in pages), sum(found.total_at_least for found in pages)
+    if known or not exact:
+        return Extent(least, known, sample)
+    far = [least]
+    everything = not query.has_condition
+    with anyio.move_on_after(_COUNTING) as scope:
+        count = seen.erase if action == "erase" else seen.retry_all
+        found = await count(
+            query, dry_run=True, everything=everything, progress=lambda result: far.append(result.matched)
+        )
+        return Extent(found.matched, True, sample, counted=True)
+    assert scope.cancelled_caught  # noqa: S101 - for the type checker
+    return Extent(max(far), False, sample, counted=True)
 
 
 @page
@@ -105,8 +113,8 @@ async def order(call: Call) -> Response:
     if action != "retry-all" or everything:
         _typed(form)
     if action == "erase":
-        return await _erase(call, query, form)
-    kind: Literal["retry-all", "purge"] = "purge" if action == "purge" else "retry-all"
+        await _unchanged(call, query, form)
+    kind = next(kind for kind in standing.KINDS if kind == action)
     how = {name: _number(form, name, field) for name, field in (("rate", "rate"), ("limit", "at_most"))}
     why = FIELDS["why"].check(form.text("why")[:500]) if form.text("why") else None
     ordered = await standing.order(
@@ -147,13 +155,8 @@ def _cutoff(form: Form) -> datetime | None:
     return at
 
 
-async def _erase(call: Call, query: Query, form: Form) -> Response:
+async def _unchanged(call: Call, query: Query, form: Form) -> None:
+    """An erase has no cutoff: refuse it where what is there by now is not what was shown; raises Problem 409."""
     extent = await _extent(call, query, "erase", exact=False)
-    if not extent.exact or extent.n > MOST_ERASED:
-        raise Problem(
-            409, f"these are more than {MOST_ERASED:,} tasks; erase them on the command line: deadletter erase"
-        )
-    if str(extent.n) != form.text("count"):
+    if extent.exact and str(extent.n) != form.text("count"):
         raise Problem(409, f"there are {extent.n:,} by now, not {form.text('count')[:20]}; look at them again")
-    await call.site.seen.erase(query, everything=not query.has_condition)
-    return see_other(call, "/letters?told=erased")

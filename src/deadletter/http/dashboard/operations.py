@@ -10,7 +10,7 @@ import attrs
 from starlette.responses import Response
 
 from ...engine import standing
-from ...model.operation import Operation, OperationState
+from ...model.operation import Operation, OperationKind, OperationState
 from ..access import Level
 from ..reading import path_id
 from ..site import Call
@@ -20,6 +20,22 @@ from .pages import page, render, see_other
 from .words import pretty
 
 _SHOWN = 100
+
+
+@attrs.frozen
+class Words:
+    """How a kind of operation is spoken of."""
+
+    verb: str
+    done: str
+    noun: str
+
+
+_WORDS: Mapping[OperationKind, Words] = {
+    "retry-all": Words("Retry", "Sent back", "letter"),
+    "purge": Words("Purge", "Purged", "letter"),
+    "erase": Words("Erase", "Erased", "task"),
+}
 
 
 @attrs.frozen
@@ -36,6 +52,11 @@ class Shown:
     percent: int | None
     conditions: list[tuple[str, str]]
     url: str
+
+    @property
+    def words(self) -> Words:
+        """How it is spoken of."""
+        return _WORDS[self.operation.kind]
 
     @property
     def live(self) -> bool:
@@ -57,7 +78,11 @@ def _shown(operation: Operation) -> Shown:
         percent = min(100, operation.matched * 100 // operation.total)
     elif operation.total == 0:
         percent = 100
-    conditions = [(LABELS.get(name, name), _text(value)) for name, value in operation.query.items() if name != "state"]
+    conditions = [
+        (LABELS.get(name, name), _text(value))
+        for name, value in operation.query.items()
+        if (name, value) != ("state", "dead")
+    ]
     return Shown(operation, percent, conditions, urlencode(_pairs(operation.query)))
 
 

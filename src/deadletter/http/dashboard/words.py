@@ -17,7 +17,6 @@ TOLD: Mapping[str, str] = {
     "paused": "Paused: every worker knows within a second.",
     "resumed": "Resumed: workers claim these types again.",
     "called-off": "Called off: it does no further step.",
-    "erased": "Erased: no trace of these tasks is left.",
 }
 """What a page may say about a form that went before it, by the word in its URL."""
 

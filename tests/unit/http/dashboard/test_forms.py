@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from deadletter import State, Task, TaskNotFound
 from deadletter.engine import standing
+from deadletter.http.dashboard import bulk
 
 from .markup import Page
 
@@ -198,8 +200,7 @@ async def test_what_is_deleted_wants_its_count_typed(client, dlq, app, see, acti
     assert await untouched(dlq)
     response = await post(client, url, {**dict(fields), "typed": "2"})
     assert response.status_code == 303
-    if action == "purge":
-        assert (await finished(app, dlq, response.headers["location"])).changed == 2
+    assert (await finished(app, dlq, response.headers["location"])).changed == 2
     assert [record.id async for record in dlq.scan()] == ["task-0"]
 
 
@@ -216,6 +217,58 @@ async def test_erase_asks_again_when_there_are_more_by_now(client, dlq, see):
     await dlq.enqueue(Task(type="email.send"))
     assert (await post(client, url, {**dict(fields), "typed": "2"})).status_code == 409
     assert await untouched(dlq)
+
+
+async def test_an_erase_is_an_operation_like_the_others(client, dlq, app, see):
+    """With a count to type, a rate, a reason, progress; in every state."""
+    await dlq.enqueue(Task(type="email.send", delay=99))
+    page = await see("/review?type=email.*&action=erase")
+    assert "Erase 3 tasks" in page.text
+    url, fields = page.form("/operations")
+    assert "cutoff" not in dict(fields)
+    response = await post(client, url, {**dict(fields), "typed": "3", "rate": "1000", "why": "asked for"})
+    ended = await finished(app, dlq, response.headers["location"])
+    assert (ended.kind, ended.changed, ended.rate, ended.why) == ("erase", 3, 1000, "asked for")
+    shown = await see(response.headers["location"])
+    assert "Erase tasks" in shown.text
+    assert "Erased 3" in shown.text
+    assert "Erase" in (await see("/operations")).text
+
+
+@pytest.mark.parametrize("action", ["purge", "erase", "retry-all"])
+async def test_what_is_too_much_to_count_in_passing_is_counted_before_it_is_deleted(see, dlq, monkeypatch, action):
+    monkeypatch.setattr("deadletter.engine.reading.COUNTED", 1)
+    monkeypatch.setattr("deadletter.engine.reading._STEP", 1)
+    for n in range(9):
+        await dlq.capture(Task(type="bulk", payload={"x": 1}, id=f"bulk-{n}"), ValueError("x"))
+    page = await see(f"/review?payload=x%3D1&action={action}")
+    assert "at least" in page.text
+    link = next(link["href"] for link in page.all("a") if "exact=1" in (link["href"] or ""))
+    assert len([form for form in page.forms if form[0].endswith("/operations")]) == (action == "retry-all")
+    page = await see(link)
+    assert "9 tasks" in page.text if action == "erase" else "9 letters" in page.text
+    assert dict(page.form("/operations")[1])["count"] == "9"
+
+
+async def test_a_count_that_takes_too_long_tells_how_far_it_came(see, dlq, monkeypatch):
+    monkeypatch.setattr("deadletter.engine.reading.COUNTED", 1)
+    monkeypatch.setattr("deadletter.engine.reading._STEP", 1)
+    monkeypatch.setattr(bulk, "_COUNTING", 0.05)
+    for n in range(9):
+        await dlq.capture(Task(type="bulk", payload={"x": 1}, id=f"bulk-{n}"), ValueError("x"))
+    scan, steps = dlq.backend.scan, []
+
+    async def slow(queue, wanted):
+        if not wanted.newest_first:
+            steps.append(wanted)
+            if len(steps) > 1:
+                await dlq.clock.sleep(30)
+        return await scan(queue, attrs.evolve(wanted, limit=10) if not wanted.newest_first else wanted)
+
+    monkeypatch.setattr(dlq.backend, "scan", slow)
+    page = await see("/review?payload=x%3D1&action=purge&exact=1")
+    assert "at least 7 letters" in page.text
+    assert "Type 7 to go on" in page.text
 
 
 async def test_a_number_that_cannot_be_meant_is_told(client, dlq, see):
