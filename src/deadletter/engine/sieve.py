@@ -13,6 +13,7 @@ from ..model.row import Row
 from ..model.task import from_ms
 from ..rules.codec import JsonCodec
 from ..rules.machine import brought
+from ..rules.masking import may_touch_mask
 
 if TYPE_CHECKING:
     from .queue import DeadLetterQueue
@@ -45,13 +46,13 @@ class Sieve:
         self.lean = not viewed
         self.countable = not self.body and not self.history and not (wanted.type is not None and is_glob(wanted.type))
         self._tests = [*_tests(wanted), *([self._holds_task] if of_task else [])]
+        self._signs = _signs(wanted, masked=viewed) if type(queue.codec) is JsonCodec else ()
         if viewed:
-            text = self.fields.get(
-                "text"
-            )  # there where no mask can hold it: then what is shown holds no more than what is
-            rough = [] if text is None else [_text_test(text)]
+            # What is shown holds no more than what is stored, but for masks, which the text does not touch where it is
+            # among the fields: so what is not stored need not be made a record of.
+            text = self.fields.get("text")
+            rough = [self._bears_signs, *([] if text is None else [_text_test(text)])]
             self._tests = [*rough, lambda row: wanted.matches(queue.record(row))]
-        self._signs = _signs(wanted) if type(queue.codec) is JsonCodec else ()
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -69,9 +70,12 @@ class Sieve:
     def _holds(self, row: Row) -> bool:
         return all(test(row) for test in self._tests)
 
-    def _holds_task(self, row: Row) -> bool:
+    def _bears_signs(self, row: Row) -> bool:
         body = row.body
-        if body is not None and not all(sign in body for sign in self._signs):
+        return body is None or all(sign in body for sign in self._signs)
+
+    def _holds_task(self, row: Row) -> bool:
+        if not self._bears_signs(row):
             return False
         try:
             return self._wanted.matches_task(self._queue.decode(row))
@@ -79,14 +83,19 @@ class Sieve:
             return self._wanted.matches_task(self._queue.record(row).task)
 
 
-def _signs(wanted: Query) -> tuple[bytes, ...]:
-    """Bytes that stand in the JSON of every task that is meant: to look for them takes a tenth of decoding it."""
+def _signs(wanted: Query, *, masked: bool) -> tuple[bytes, ...]:
+    """Bytes that stand in the JSON of every task that is meant: to look for them takes a tenth of decoding it.
+
+    ``masked``: what is meant is what is shown, which holds masks that are not stored.
+    """
     named = [
         *(wanted.metadata or {}).items(),
         *((path.split(".")[-1], v) for path, v in (wanted.payload or {}).items()),
     ]
     if wanted.idempotency_key is not None:
         named.append(("k", wanted.idempotency_key))
+    if masked:
+        named = [(name, value) for name, value in named if not may_touch_mask(str(value))]
     return tuple(sign for name, value in named if (sign := _sign(name, value)) is not None)
 
 
