@@ -48,8 +48,11 @@ KEYS = [
         "a key that expires by itself",
         "key TTL",
         lua(
-            "insert",
-            ("redis.call('MSET', unpack(bound_keys))", "redis.call('SET', bound_keys[1], bound_keys[2], 'PX', 60000)"),
+            "fresh",
+            (
+                "records[#records + 1], records[#records + 2] = prefix .. 'k:' .. ARGV[at + 2], id",
+                "redis.call('SET', prefix .. 'k:' .. ARGV[at + 2], id, 'PX', 60000)",
+            ),
         ),
     ),
     _bug("a keep that is over too early", "key TTL", lua("journal", ("until_ms <= now", "until_ms <= now + 500"))),

@@ -93,6 +93,7 @@ def test_a_new_row_crosses_whole() -> None:
     kind, new, failure = map(int, re.findall(r"local KIND, NEW, FAILURE = (\d+), (\d+), (\d+)", lua("insert"))[0])
     assert len(records.insert_args([NewRow(id="a", type="t")])) == 4 + kind + new
     assert failure == 4
+    assert re.findall(r"local KIND, NEW = (\d+), (\d+)", lua("fresh")) == [(str(kind), str(new))]
     known = {field.name for field in attrs.fields(NewRow)}
     assert known == {
         *("id", "type", "priority", "key", "digest", "body", "state", "due_ms", "due_at_ms", "expires_ms", "keep_ms"),

@@ -1,6 +1,6 @@
 #!lua
 -- Store new rows, all or nothing; a full memory refuses it loudly.
--- include: prelude rows journal
+-- include: prelude fresh rows journal
 -- ARGV     now, kinds, rows, failures, traces (how many of each), then each kind (20 values), each row (9), each
 --          failure (4: row, at or empty, the rest, trace), each trace (2: name, text)
 -- answer   ok, now, then for each row up to the first conflict: stored | {word, id, state, generation, token, lease, body}

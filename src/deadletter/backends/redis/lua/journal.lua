@@ -1,5 +1,4 @@
 -- What a step changes beside its rows: indexes, tally, counters, events. Gathered, and written once by finish().
-local INLINE = 512 -- a body of at most so many bytes lies in its record
 local into, out_of, tally, causes, stats, touched = {}, {}, {}, {}, {}, {}
 local events, work = {}, false
 local records, bodies, deleted = {}, {}, {} -- to set: keys and values in turn; to delete

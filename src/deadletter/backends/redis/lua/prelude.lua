@@ -18,6 +18,7 @@ local FORMAT = 2
 local FM, ST, TK, OP, LE, OW, SD, AL, KP, GE, AT, LL, EX, NF, PP, RE, SI, DU, EN, KU, RS, FP, ET, WO, RL, PR, TY, CR, KE,
   DI, RD, BO = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32
 local FIELDS = 31
+local INLINE = 512 -- a body of at most so many bytes lies in its record
 
 local function ms(number) -- whole: tostring would write a far date as 2.5e+14
   return string.format('%d', number)
