@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import redis.asyncio.connection as wire
-
-from deadletter.backends.redis import RedisBackend
+from deadletter.backends.redis import RedisBackend, lines
 from deadletter.backends.sqlite import SQLiteBackend, step
 from deadletter.interfaces import Backend
 from deadletter.model.row import Change, Claim, Claimed, Verdict
@@ -113,31 +112,20 @@ def _doom_step(name: str, reach: Callable[[Sequence[Any]], None]) -> None:
 
 def _doom_wire(*, tears: bool) -> None:
     """Have who is on the wire told once the server has its request, and, where it ``tears``, half of it."""
-    send = wire.AbstractConnection.send_packed_command
+    ask = lines.Line.ask
 
-    async def doomed(self: Any, command: Any, check_health: bool = True) -> None:
+    def doomed(self: lines.Line, packed: bytes, answers: int) -> asyncio.Future[list[Any]]:
         reach = _ON_THE_WIRE.get()
-        if reach is None or not _runs_a_script(command):
-            await send(self, command, check_health)
-            return
+        if reach is None:
+            return ask(self, packed, answers)
         if tears:
-            whole = _joined(command)
-            await send(self, whole[: len(whole) // 2], check_health)
+            half = len(packed) // 2
+            waiting = ask(self, packed[:half], answers)
             reach("torn")
-            await send(self, whole[len(whole) // 2 :], check_health=False)
+            self._transport.write(packed[half:])
         else:
-            await send(self, command, check_health)
+            waiting = ask(self, packed, answers)
             reach("mid")
+        return waiting
 
-    wire.AbstractConnection.send_packed_command = doomed  # type: ignore[method-assign]
-
-
-def _runs_a_script(command: Any) -> bool:
-    return b"EVAL" in _joined(command)[:64]
-
-
-def _joined(command: Any) -> bytes:
-    if isinstance(command, str):
-        return command.encode()
-    parts: Iterable[bytes] = [command] if isinstance(command, bytes) else command
-    return b"".join(parts)
+    lines.Line.ask = doomed  # type: ignore[method-assign]

@@ -30,6 +30,18 @@ _AUDIT = """\
 """
 
 
+_FRESH_PLACE = "  redis.call('MSET', unpack(records))\n"
+_FRESH_AUDIT = """\
+  for at = 1, #records, 2 do
+    local place = prefix .. 't:'
+    if string.sub(records[at], 1, #place) == place then
+      redis.call('RPUSH', prefix .. 'audit', cjson.encode({string.sub(records[at], #place + 1), '', 'pending', 0, '', '', 0, 0, 0}))
+    end
+  end
+"""
+_AUDITS = {"journal": (_PLACE, _AUDIT), "fresh": (_FRESH_PLACE, _FRESH_AUDIT)}
+
+
 def path_of(url: str) -> Path:
     """SQLite's file."""
     return Path(url.removeprefix("sqlite:///"))
@@ -55,9 +67,10 @@ def audited_scripts() -> Iterator[None]:
 
     def with_audit(name: str) -> str:
         text = read(name)
-        if name == "journal" and _AUDIT not in text:  # two stores may be open at once
-            assert text.count(_PLACE) == 1, "journal.lua writes its records elsewhere now: put the audit there"
-            text = text.replace(_PLACE, _AUDIT + _PLACE)
+        place, audit = _AUDITS.get(name, ("", ""))
+        if place and audit not in text:  # two stores may be open at once
+            assert text.count(place) == 1, f"{name}.lua writes its records elsewhere now: put the audit there"
+            text = text.replace(place, audit + place)
         return text
 
     with patched_scripts(with_audit):

@@ -503,7 +503,8 @@ class DeadLetterQueue:
 
     async def insert_row(self, new: NewRow) -> Insertion:
         """Store one encoded row together with those of other callers."""
-        await self.open()
+        if not self._opened:
+            await self.open()
         return await self._insert_one(new)
 
     async def insert(self, rows: Sequence[NewRow]) -> Insertions:

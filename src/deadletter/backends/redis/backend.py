@@ -154,7 +154,8 @@ class RedisBackend(Backend):
         """See Backend.insert."""
         if not rows:
             return []
-        return await (await self._steps(queue, writes=True)).insert(rows)
+        steps = self._queues.get(queue) or await self._steps(queue, writes=True)
+        return await steps.insert(rows)
 
     async def claim(self, queue: str, claim: Claim) -> Claimed:
         """See Backend.claim."""

@@ -128,10 +128,7 @@ class Connections:
             problem: BaseException | str
             answers: list[Any] = []
             try:
-                # Whoever is cancelled hears the answer first, within the socket's timeout: else what was sent might
-                # run after the steps that clean up after it.
-                with anyio.CancelScope(shield=True):
-                    answers = await self.once(commands)
+                answers = await self.once(commands)
             except AWAY as error:
                 if self.refused(error):
                     raise BackendUnavailable(f"{self.url} does not let us in: {error}") from error
@@ -159,7 +156,9 @@ class Connections:
 
     async def once(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands, and nothing again: the answers, an exception for each that was refused."""
-        wire = await self._here()
+        wire = self._wires.get(_running())
+        if wire is None:
+            wire = await self._here()
         try:
             return await wire.run(commands)
         except AWAY:

@@ -27,38 +27,6 @@ CONNECTIONS = 16  # of one event loop; who finds all busy waits
 _PATIENCE = 20.0  # seconds for a free one
 
 
-class _Packed:
-    """redis-py packs commands in C only where it is synchronous; in Python it takes half of a step's time."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """The command as it goes over the wire."""
-        words = args[0].encode().split() if isinstance(args[0], str) else [args[0]]
-        return [_pack((*words, *args[1:]))]
-
-
-class _Connection(_Packed, asynchronous.Connection):
-    pass
-
-
-class _SSLConnection(_Packed, asynchronous.SSLConnection):
-    pass
-
-
-class _UnixDomainSocketConnection(_Packed, asynchronous.UnixDomainSocketConnection):
-    pass
-
-
-_pack: Any
-try:
-    from hiredis import pack_command as _pack
-except ImportError:
-    _QUICK: dict[type | None, type] = {}
-else:
-    _QUICK = {
-        asynchronous.Connection: _Connection,
-        asynchronous.SSLConnection: _SSLConnection,
-        asynchronous.UnixDomainSocketConnection: _UnixDomainSocketConnection,
-    }
 TWINS: dict[type, type] = {
     synchronous.Connection: asynchronous.Connection,
     synchronous.SSLConnection: asynchronous.SSLConnection,
@@ -121,7 +89,7 @@ class Endpoint:
         pool = make_pool(
             max_connections=CONNECTIONS,
             timeout=_PATIENCE,
-            connection_class=_QUICK.get(self.async_class, self.async_class),
+            connection_class=self.async_class,
             retry=AsyncRetry(NoBackoff(), 0),
             **self.options,
         )

@@ -236,7 +236,10 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
     return args
 
 
-def _new_kind_args(fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ...] | None) -> Args:
+@functools.lru_cache(256)
+def _new_kind_args(
+    fields: tuple[Any, ...], counts: _Counts, last: tuple[Any, ...] | None
+) -> Sequence[str | bytes | int]:
     type_, rank, state, expires, keep, token, lease, owner, redact, attempts, replays, reason, release, *losses = fields
     fingerprint, error_type, worker, last_release = last if last is not None else _NOTHING
     return [

@@ -14,9 +14,11 @@ from redis import exceptions
 from ...runtime.loops import Bell
 from ...runtime.threads import start_thread
 from .endpoint import CONNECTIONS, Endpoint
+from .lines import Lines, can_be_held
 from .sentinel import close_sentinels
 
 LISTEN = 5.0  # seconds of one wait for a message
+_SCRIPTS = ("EVALSHA", "EVAL")  # to which redis-py's own reading of answers adds nothing
 _LISTEN_THREAD = 0.5  # likewise where a thread waits, which nobody can interrupt
 
 
@@ -45,7 +47,11 @@ class Wire(abc.ABC):
 
     @abc.abstractmethod
     async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands on one connection in one trip; the answers, an exception for each that was refused."""
+        """Send commands on one connection in one trip; the answers, an exception for each that was refused.
+
+        Whoever is cancelled hears the answer first, within the socket's timeout: else what was sent might run after the
+        steps that clean up after it.
+        """
 
     @abc.abstractmethod
     async def listen(self, channel: str) -> Ear:
@@ -61,6 +67,7 @@ class LoopWire(Wire):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._client: Any = endpoint.async_client()  # redis-py annotates only parts of itself
+        self._lines = Lines(self._client.connection_pool) if can_be_held(endpoint.async_class) else None
         self._life = self._lives()
 
     async def start(self) -> None:
@@ -78,6 +85,15 @@ class LoopWire(Wire):
 
     async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """See Wire.run."""
+        if self._lines is not None and self._lines.held and commands[0][0] in _SCRIPTS:
+            answers = await self._lines.ask(commands)
+            if answers is not None:
+                return answers
+        with anyio.CancelScope(shield=True):
+            return await self._run(commands)
+        raise AssertionError  # nobody cancels that scope
+
+    async def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         if len(commands) == 1:
             return [await self._client.execute_command(*commands[0])]
         async with self._client.pipeline(transaction=False) as pipe:
@@ -148,7 +164,9 @@ class ThreadWire(Wire):
 
     async def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """See Wire.run."""
-        return await anyio.to_thread.run_sync(self._run, commands, abandon_on_cancel=True, limiter=self._limiter)
+        with anyio.CancelScope(shield=True):
+            return await anyio.to_thread.run_sync(self._run, commands, abandon_on_cancel=True, limiter=self._limiter)
+        raise AssertionError  # nobody cancels that scope
 
     def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         if len(commands) == 1:

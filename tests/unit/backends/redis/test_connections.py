@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import fakeredis
 import pytest
+import redis
 from anyio.from_thread import start_blocking_portal
 
 from deadletter import BackendUnavailable, DeadLetterQueue, DurabilityNotMet, RedisBackend, Task
@@ -285,19 +286,16 @@ async def test_a_moving_slot_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     await backend.aclose()
 
 
-async def test_who_is_cancelled_hears_the_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def held_up(server: redis.Redis) -> None:
+    """Return once the server has a command that it is not yet to run."""
+    while not server.info("clients")["blocked_clients"]:
+        await anyio.sleep(0.001)
+
+
+async def test_who_is_cancelled_hears_the_answer_first() -> None:
     """What was sent has run by then: it cannot run after the steps that clean up after it."""
     backend = RedisBackend(valkey().emptied())
-    await backend.open()
-    sent, answered = anyio.Event(), anyio.Event()
-    once = backend._connections.once
-
-    async def slowly(commands: Any) -> list[Any]:
-        sent.set()
-        await answered.wait()
-        return await once(commands)
-
-    monkeypatch.setattr(backend._connections, "once", slowly)
+    await backend.insert("cancelled", [new("before")])
     over = []
 
     async def insert(scope: anyio.CancelScope) -> None:
@@ -305,16 +303,17 @@ async def test_who_is_cancelled_hears_the_answer_first(monkeypatch: pytest.Monke
             await backend.insert("cancelled", [new()])
         over.append(scope.cancelled_caught or "answered")
 
-    async with anyio.create_task_group() as group:
-        scope = anyio.CancelScope()
-        group.start_soon(insert, scope)
-        await sent.wait()
-        scope.cancel()
-        for _ in range(10):
-            await anyio.lowlevel.checkpoint()
-        assert over == []
-        answered.set()
+    with valkey().client() as server:
+        server.client_pause(60_000, all=False)
+        async with anyio.create_task_group() as group:
+            scope = anyio.CancelScope()
+            group.start_soon(insert, scope)
+            await held_up(server)
+            scope.cancel()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            assert over == []
+            server.client_unpause()
     assert len(over) == 1
-    monkeypatch.undo()
     assert [row and row.id for row in await backend.load("cancelled", ["a"])] == ["a"]
     await backend.aclose()

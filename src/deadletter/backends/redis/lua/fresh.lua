@@ -90,7 +90,8 @@ local function fresh()
   end
   local answer, alive, created, work = {'ok', ms(now)}, {}, ms(now), false
   redis.call('HSETNX', KEYS[1], 'format', FORMAT)
-  redis.call('MSET', unpack(written(first, news, NEW, kinds, created, alive)))
+  local records = written(first, news, NEW, kinds, created, alive)
+  redis.call('MSET', unpack(records))
   redis.call('ZADD', prefix .. 'live', unpack(alive))
   for _, kind in pairs(kinds) do
     local stored = #kind.due / 2
