@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 
 from deadletter import Task
@@ -47,3 +48,28 @@ def test_of_one_that_ran(store: RedisStore, start: Callable[..., Child]) -> None
     assert places(store, "x") == []
     assert list(store.differences()) == []
     assert not worker.ended()
+
+
+def test_of_dead_letters(store: RedisStore) -> None:
+    """A sweep meets them, counts them out and tells them; no index and no count holds on to them."""
+    errors = [ValueError("a"), ValueError("b"), KeyError("c")]
+    for n, error in enumerate(errors * 2):
+        store.dlq.sync.capture(Task(type=f"type{n % 2}", id=f"x{n}", payload=LONG), error)
+    store.dlq.sync.capture(Task(type="type0", id="unexplained"), errors[0], reason="rejected")
+    for id_ in ("x0", "x4", "unexplained"):
+        store.ask("DEL", f"{store.prefix}t:{id_}")
+    anyio.run(store.dlq.sweep)
+    assert store.counters()["orphans"] == store.events()["lost"] == 3
+    assert [places(store, id_) for id_ in ("x0", "x4", "unexplained")] == [[], [], []]
+    assert list(store.differences()) == []
+    assert store.dlq.sync.stats().by_state["dead"] == 4
+
+
+def test_of_one_of_many_letters(store: RedisStore) -> None:
+    """A sweep looks at some of them, from another place each time: in the end it meets the one."""
+    for n in range(150):
+        store.dlq.sync.capture(Task(type="work", id=f"x{n}"), ValueError("no"))
+    store.ask("DEL", f"{store.prefix}t:x0")
+    eventually(lambda: anyio.run(store.dlq.sweep) or store.counters().get("orphans") == 1)
+    assert places(store, "x0") == []
+    assert list(store.differences()) == []

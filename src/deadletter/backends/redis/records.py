@@ -203,8 +203,8 @@ def insert_args(rows: Sequence[NewRow]) -> Args:
     rest: Args = []
     failures: Args = []
     for n, new in enumerate(rows, 1):
-        history = new.history[-HISTORY:]
-        last = next(iter(brought(history, 1)), None)
+        history = new.history[-HISTORY:] if new.history else ()
+        last = next(iter(brought(history, 1)), None) if history else None
         kind = (
             _new_kind(new),
             tuple(new.count),

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Forget rows past their keep; answer those whose lease lapsed or that expired.
--- include: prelude rows journal
+-- include: prelude rows journal lost
 -- ARGV     now, limit
 -- answer   ok, now, texts, more, rows (both as in rows.lua)
 local limit = tonumber(ARGV[2])
@@ -14,7 +14,7 @@ for at, record in ipairs(#past > 0 and redis.call('MGET', unpack(keys_of('t:', p
   local row = record and parse(record)
   if row and forgotten(row) then
     forget(past[at], row)
-  else
+  elseif row or not redis.call('ZSCORE', prefix .. 'dead', past[at]) then -- a lost letter is told further down
     place('keep', past[at], false)
   end
 end
@@ -46,5 +46,6 @@ end
 if recount then
   recount_running()
 end
+look_for_lost()
 finish()
 return {'ok', now_text, texts(), more, told_rows}
