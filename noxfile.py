@@ -16,6 +16,8 @@ nox.options.reuse_existing_virtualenvs = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SUITE = ("-e", ".[all,test]")
 PURE = ("model", "interfaces", "rules", "retry")
+# Of what `full` runs: rooms whose tests look at no clock but their own, so that they may run side by side.
+SIDE_BY_SIDE = tuple(f"tests/{room}" for room in ("conformance", "unit", "sim", "planted", "fuzz", "power", "mutation"))
 MUTATED = ("rules", "model", "retry", "engine")
 HERE = {"PYTHONPATH": "src"}  # what is tested is what stands here
 FUZZED = sorted(path.name for path in Path("tests/fuzz/corpus").iterdir())
@@ -63,9 +65,14 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def full(session: nox.Session) -> None:
-    """Run what needs Debian's packages, a quiet machine or more time."""
+    """Run what needs Debian's packages, a quiet machine or more time; or what is named."""
     session.install(*SUITE, *group("full"))
-    session.run("python", "-m", "pytest", "-m", "full", "--timeout=600", *session.posargs)
+    command = ("python", "-m", "pytest", "-m", "full", "--timeout=600")
+    if session.posargs:
+        session.run(*command, *session.posargs)
+        return
+    session.run(*command, "-n", "auto", *SIDE_BY_SIDE)
+    session.run(*command, *(f"--ignore={room}" for room in SIDE_BY_SIDE))
 
 
 @nox.session
