@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deadletter import Query, State, Task
+from deadletter import Query, State, Task, TaskNotFound
 
 from ..servers import Serving
 from .conftest import letters
@@ -118,6 +118,22 @@ def test_a_purge_wants_its_count_typed(tab, dlq):
     page.get_by_role("button", name="Purge 6 letters").click()
     page.get_by_text("100 %").first.wait_for()
     assert dead(dlq) == 0
+
+
+def test_an_erase_takes_every_state_and_tells_how_far_it_came(tab, dlq):
+    """An operation like the others: with a count to type, a rate, a reason; and afterwards no trace."""
+    waiting = dlq.sync.enqueue(Task(type="email.send", delay=3600))
+    page = tab("/review?type=email.*&action=erase")
+    assert page.locator("h1").inner_text() == "Erase 7 tasks"
+    assert page.locator(".sample .state-pending").count() == 1
+    page.get_by_label("Why").fill("asked for")
+    page.get_by_label("Type 7 to go on").fill("7")
+    page.get_by_role("button", name="Erase 7 tasks").click()
+    page.wait_for_url("**/operations/*")
+    page.get_by_text("100 %").first.wait_for()
+    assert dead(dlq) == 0
+    with pytest.raises(TaskNotFound):
+        dlq.sync.get(waiting)
 
 
 def test_a_letter_is_edited_with_a_diff(tab, dlq):

@@ -25,6 +25,7 @@ from ..site import Site
 log = logging.getLogger("deadletter.http")
 
 LOOKED = 3_000  # newest letters that a page looks through
+BARS = 48  # of the chart of all deaths
 SLOT_MS = 120_000
 SPANS_MS = (3_600_000, 6 * 3_600_000, 24 * 3_600_000, 7 * 86_400_000)
 _FRESH = 2.0  # seconds that one look serves all pages
@@ -32,6 +33,7 @@ _TREND = 10.0  # seconds that a trend may be old where the store counts
 _STEP = 500
 _BREATH = 0.01  # seconds between steps of the long walk: requests go first
 _AGAIN = 60.0  # seconds until the next long walk, at least; and 20 times as long as the last one took
+_ALL = 1 << 62
 _MOST_CAUSES = 10_000
 
 
@@ -126,6 +128,14 @@ def bars(slots: Counter[int], now_ms: int, span_ms: int, n: int) -> list[tuple[i
     return [((first + at) * part_ms, deaths) for at, deaths in enumerate(heights)]
 
 
+@attrs.frozen
+class Deaths:
+    """Deaths of all letters over time: (begin of a part in ms, deaths), and the span of all parts."""
+
+    bars: list[tuple[int, int]]
+    span_ms: int
+
+
 class Census:
     """Counts the letters of a site, for all its pages."""
 
@@ -136,6 +146,7 @@ class Census:
         self._next_walk = float("-inf")
         self._walk: Background | None = None
         self._beside: Background | None = None
+        self._deaths: Deaths | None = None  # where the store counts, and one look does not take all in
         self.walking: Tally | None = None
 
     async def look(self, site: Site, total: int) -> Tally:
@@ -156,7 +167,7 @@ class Census:
     async def _trend(self, site: Site) -> Tally:
         """Times of death beside counts that are exact: no page but the first waits for them."""
         if self._fresh_at < 0:
-            await self._refresh(site)
+            await self._refresh_trend(site)
         elif self._age(site) >= _TREND:
             self._beside = self._beside or Background(partial(self._refresh_beside, site))
             self._beside.start()
@@ -165,13 +176,21 @@ class Census:
     def _age(self, site: Site) -> float:
         return site.queue.clock.monotonic() - self._fresh_at
 
+    def deaths(self, tally: Tally) -> Deaths:
+        """When the letters of a tally died: all of them, where that is known."""
+        return self._deaths or Deaths(bars(tally.slots, tally.now_ms, tally.span_ms, BARS), tally.span_ms)
+
     async def _refresh(self, site: Site) -> None:
         self._fresh = await _newest(site, LOOKED)
         self._fresh_at = site.queue.clock.monotonic()
 
+    async def _refresh_trend(self, site: Site) -> None:
+        await self._refresh(site)
+        self._deaths = None if self._fresh.whole else await _counted(site, self._fresh.now_ms)
+
     async def _refresh_beside(self, site: Site) -> None:
         try:
-            await self._refresh(site)
+            await self._refresh_trend(site)
         except DeadLetterError as error:
             log.info("the trends could not be counted: %s", error)
 
@@ -193,6 +212,22 @@ class Census:
         finally:
             self.walking = None
             self._next_walk = clock.monotonic() + max(_AGAIN, 20 * (clock.monotonic() - began))
+
+
+async def _counted(site: Site, now_ms: int) -> Deaths | None:
+    """Deaths over the span of all letters, a week at most, as an index counts them; None where none does."""
+    queue = site.queue
+    oldest_ms = (await queue.backend.counts(queue.name)).oldest_dead_ms or now_ms
+    span_ms = next((span for span in SPANS_MS if span >= now_ms - oldest_ms), SPANS_MS[-1])
+    found: list[tuple[int, int]] = []
+    begins = [begin_ms for begin_ms, _ in bars(Counter(), now_ms, span_ms, BARS)]
+    for begin_ms in begins:
+        part = Scan(state=DEAD, since_ms=begin_ms, until_ms=begin_ms + begins[1] - begins[0] - 1)
+        counted = await queue.backend.count(queue.name, part, _ALL)
+        if counted is None or not counted.whole:
+            return None
+        found.append((begin_ms, counted.matched))
+    return Deaths(found, span_ms)
 
 
 async def _newest(site: Site, most: int) -> Tally:

@@ -15,12 +15,11 @@ from ...model.record import Stats
 from ...model.task import from_ms
 from .. import samples
 from ..site import Call
-from .census import SPANS_MS, Cause, Census, Tally, bars, messages
+from .census import BARS, SPANS_MS, Cause, Census, Deaths, Tally, bars, messages
 from .pages import page, render
 from .words import age, count, plural
 
 SHOWN = 50  # causes on the first screen
-_BARS = 48
 _SPAN_WORDS: dict[int, str] = dict(zip(SPANS_MS, ("hour", "6 hours", "24 hours", "7 days"), strict=True))
 _SPARK = 24
 
@@ -80,7 +79,8 @@ class Overview:
             groups=[_group(cause, tally, said.get(cause.newest.id, "")) for cause in shown],
             further=causes[SHOWN:],
             span=_SPAN_WORDS[tally.span_ms],
-            deaths=_deaths(tally),
+            deaths_span=_SPAN_WORDS[self.census.deaths(tally).span_ms],
+            deaths=_deaths(self.census.deaths(tally)),
             flow=_flow(await samples.since(call.site.queue, tally.now_ms - 24 * 3_600_000)),
         )
 
@@ -172,8 +172,8 @@ def spark_path(heights: Sequence[int], *, width: int = 4, gap: int = 1, high: in
     return "".join(parts)
 
 
-def _deaths(tally: Tally) -> Chart:
-    points = bars(tally.slots, tally.now_ms, tally.span_ms, _BARS)
+def _deaths(deaths: Deaths) -> Chart:
+    points = deaths.bars
     return _chart([[at for at, _ in points], [n for _, n in points]], ["letters that died"])
 
 
@@ -190,6 +190,6 @@ def _chart(series: list[list[int]], labels: Sequence[str]) -> Chart:
     return Chart(
         orjson.dumps(data).decode(),
         labels,
-        rows[::-1][:_BARS],
+        rows[::-1][:BARS],
         spark_path(figures[0], width=9, gap=1, high=96) if figures else "",
     )

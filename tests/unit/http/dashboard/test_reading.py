@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
@@ -42,7 +43,8 @@ async def test_an_empty_queue_says_so():
     async with DeadLetterQueue("memory://") as dlq:
         app = create_app(dlq)
         async with client_of(app) as client:
-            assert "Nothing is dead." in (await client.get("/")).text
+            assert "Nothing is dead." in (first := (await client.get("/")).text)
+            assert "There is no letter." in first
             assert "Nothing is dead." in (await client.get("/letters")).text
             assert "No worker was seen lately." in (await client.get("/workers")).text
             assert "No operation in the last week." in (await client.get("/operations")).text
@@ -218,9 +220,11 @@ async def test_a_store_that_counts_causes_is_asked_beyond_the_newest(see, dlq, m
     monkeypatch.setattr(dlq.backend, "groups", groups)
     monkeypatch.setattr(census, "LOOKED", 1)
     monkeypatch.setattr(census, "_STEP", 1)
-    text = (await see("/")).text
-    assert "2 causes of 3 letters" in text
-    assert "7,000 letters" in text
+    page = await see("/")
+    assert "2 causes of 3 letters" in page.text
+    assert "7,000 letters" in page.text
+    deaths = json.loads(page.all("div", data_kind="bars")[0]["data-points"])[1]
+    assert sum(deaths) == 3  # of all letters, though one alone was looked at
     scans = []
     scan = dlq.backend.scan
 

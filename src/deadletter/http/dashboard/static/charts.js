@@ -13,6 +13,7 @@
     const at = new Date(seconds * 1000);
     return at.getUTCHours() === 0 && at.getUTCMinutes() === 0 ? day(at) : clock(at);
   });
+  const width = (plot, values) => Math.max(44, 16 + 7 * Math.max(0, ...(values || []).map((value) => String(value).length)));
   const drawn = [];
   const draw = (box) => {
     const colours = tokens();
@@ -28,7 +29,7 @@
       legend: { live: true },
       scales: { y: { range: (plot, low, high) => [0, Math.max(4, high * 1.1)] } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      axes: [{ ...axis, size: 30, values: ticks }, { ...axis, size: 44, space: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000] }],
+      axes: [{ ...axis, size: 30, values: ticks }, { ...axis, size: width, space: 26, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 1000000] }],
       series: [{ label: "at", value: (plot, seconds) => (seconds === null ? "–" : `${day(new Date(seconds * 1000))} ${clock(new Date(seconds * 1000))}`) }, ...series.map((label, n) => ({
         label,
         stroke: colours.series[n],
