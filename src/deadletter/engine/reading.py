@@ -198,7 +198,7 @@ async def _too_many(queue: DeadLetterQueue, wanted: Query, sieve: Sieve, counts:
         return False
     fields = {name: value for name, value in sieve.fields.items() if name in _INDEXED}
     counted = await queue.backend.count(queue.name, Scan(**fields), COUNTED)
-    return counted is not None and not counted.whole
+    return counted is not None and (counted.matched > COUNTED or not counted.whole)
 
 
 def _tallied(wanted: Query, counts: Counts) -> int | None:

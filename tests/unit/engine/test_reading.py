@@ -324,8 +324,12 @@ async def test_a_glob_is_counted_from_the_tally(dlq, kill, monkeypatch):
     assert (await dlq.list(Query(type="t*"), limit=2)).total == 9
 
 
-async def test_what_too_many_rows_would_decide_is_not_looked_through(dlq, kill, backend, monkeypatch):
-    """A lower bound is told at once."""
+@pytest.mark.parametrize("counts", ["up to a bound", "all of them"])
+async def test_what_too_many_rows_would_decide_is_not_looked_through(dlq, kill, backend, monkeypatch, counts):
+    """A lower bound is told at once, whether the store counts on where it need not or stops."""
+    if counts == "all of them":
+        count = backend.count
+        monkeypatch.setattr(backend, "count", lambda queue, scan, most: count(queue, scan, max(most, 1000)))
     await kill(dlq, *[Task(type=f"t{n % 3}", payload={"x": 1}) for n in range(9)])
     monkeypatch.setattr(reading, "COUNTED", 3)
     monkeypatch.setattr(reading, "_STEP", 4)

@@ -88,8 +88,8 @@ end
 
 local judged = {} -- tracebacks by name
 
-local function may_match(id, row)
-  for _, failure in ipairs(row[NF] ~= '' and brought(id, 1) or {}) do
+local function may_match(id)
+  for _, failure in ipairs(brought(id, 1)) do
     local name = string.sub(failure, 1, 32)
     if judged[name] == nil then
       judged[name] = may_hold(redis.call('HGET', prefix .. 'traces', name) or '')
@@ -179,17 +179,20 @@ local function long_list()
     if newest then
       from, to, step = to, 1, -1
     end
-    local records = redis.call('MGET', unpack(keys_of('t:', ids)))
+    local records = text == '' and redis.call('MGET', unpack(keys_of('t:', ids)))
     for at = from, to, step do
       if is_full() or met == look then
         on_time, on_id = last_time, last_id
         return
       end
-      local id, record = ids[at], records[at]
+      local id, record = ids[at], records and records[at]
+      if not records and may_match(id) then -- few do: the others need not be read
+        record = redis.call('GET', prefix .. 't:' .. id)
+      end
       local row = record and look_into(record)
       met = met + 1
       last_time, last_id = found[2 * at], id
-      if row and wanted(row) and (text == '' or may_match(id, row)) then
+      if row and wanted(row) then
         keep(id, row, record)
       end
     end
