@@ -33,6 +33,7 @@ from .client import Connections
 from .events import ShardEvents
 from .grouping import INDEXES, answerable, releases_by_key
 from .keys import unescaped
+from .pace import Pace
 from .records import NARROW, change_args, claim_args, index_of, insert_args, list_name, rows_of, scan_args
 from .scripts import load_script
 
@@ -53,6 +54,7 @@ class Shard:
     connections: Connections
     clock: Clock | None
     durability: str | None
+    pace: Pace = attrs.field(factory=Pace, repr=False)
     redacts: dict[str, str] = attrs.field(factory=dict, repr=False)  # lists of hidden paths that were met, by name
 
     async def insert(self, rows: Sequence[NewRow]) -> list[Insertion]:
@@ -81,18 +83,25 @@ class Shard:
     async def apply(self, changes: Sequence[Change]) -> list[Verdict]:
         """See Backend.apply.
 
-        Changes that are dear go in scripts of fewer, in order: a server does nothing else while one runs.
+        Changes that are dear go in scripts of fewer, in order, and of fewer still where such a script took long: a server
+        does nothing else while one runs.
         """
         verdicts: list[Verdict] = []
-        for part in _parts(changes):
-            verdicts += await self._apply(part)
+        while len(verdicts) < len(changes):
+            part, weight = _part(changes, len(verdicts), self.pace.weight)
+            verdicts += await self._apply(part, weight)
         return verdicts
 
-    async def _apply(self, changes: Sequence[Change]) -> list[Verdict]:
+    async def _apply(self, changes: Sequence[Change], weight: int) -> list[Verdict]:
         died = next((change.id for change in changes if change.to == DEAD), None) if self.durability else None
-        answer = await self._run("apply", change_args(changes), then=self._wait() if died is not None else ())
+        timed = weight > len(changes) and self.clock is None  # some are dear
+        then = [*([("TIME",)] if timed else ()), *(self._wait() if died is not None else ())]
+        answer = await self._run("apply", change_args(changes), then=then)
         if died is not None:
             self._hold(answer, died)
+        if timed:
+            seconds, micros = answer.pop()
+            self.pace.took(int(seconds) * 1000 + int(micros) / 1000 - int(answer[1]), weight)
         return [_VERDICTS[word] for word in answer[2:]]
 
     async def sweep(self, limit: int) -> list[Row]:
@@ -215,17 +224,16 @@ class Shard:
             raise DurabilityNotMet(task_id)
 
 
-def _parts(changes: Sequence[Change]) -> list[Sequence[Change]]:
-    """Changes in steps of at most 100, of which one that ends a letter, or makes one, counts as two."""
-    parts: list[Sequence[Change]] = []
-    first = weight = 0
-    for at, change in enumerate(changes):
-        cost = 2 if change.to in _DEAR else 1
-        if weight + cost > BATCH:
-            parts.append(changes[first:at])
-            first, weight = at, 0
-        weight += cost
-    return [*parts, changes[first:]] if first < len(changes) else parts
+def _part(changes: Sequence[Change], first: int, most: int) -> tuple[Sequence[Change], int]:
+    """The next step of changes, and its weight: one that ends a letter, or makes one, counts as two."""
+    costs = [2 if change.to in _DEAR else 1 for change in changes[first : first + BATCH]]
+    if 2 not in costs:
+        return changes[first : first + BATCH], len(costs)
+    weight = n = 0
+    while n < len(costs) and (n == 0 or weight + costs[n] <= most):
+        weight += costs[n]
+        n += 1
+    return changes[first : first + n], weight
 
 
 def _whole(rows: Sequence[Row | None]) -> list[Row]:
