@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,9 +57,25 @@ class Trio:
     def url(self) -> str:
         return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/main/0"
 
+    def emptied(self) -> Trio:
+        """Nothing is stored any more."""
+        with self.primary.client() as client:
+            client.flushall()
+        return self
+
     def end(self) -> None:
         for watcher in self.watchers:
             watcher.kill()
             watcher.wait()
         self.primary.end()
         self.replica.end()
+
+
+@functools.cache
+def sentinels() -> Trio:
+    """One for the whole process, for who takes none of it away."""
+    folder = Path(tempfile.mkdtemp(prefix="deadletter-sentinels-"))
+    made = Trio(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(made.end)
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-_SUBJECTS = ("material", "insert", "claim", "fence", "apply", "letters", "events", "races")
+_SUBJECTS = ("material", "insert", "claim", "fence", "apply", "letters", "groups", "events", "races")
 for _name in _SUBJECTS:  # so that a broken promise shows the values of its assertion
     _module = _name if _name == "material" else f"conformance_{_name}"
     pytest.register_assert_rewrite(f"{__package__}.{_module}")
@@ -13,6 +13,7 @@ from .conformance_apply import ApplyPromises  # noqa: E402 - after the rewrite
 from .conformance_claim import ClaimPromises  # noqa: E402
 from .conformance_events import EventPromises  # noqa: E402
 from .conformance_fence import FencePromises  # noqa: E402
+from .conformance_groups import GroupPromises  # noqa: E402
 from .conformance_insert import InsertPromises, KeyPromises  # noqa: E402
 from .conformance_letters import LoadPromises, ScanPromises, SweepPromises  # noqa: E402
 from .conformance_races import RacePromises  # noqa: E402
@@ -27,6 +28,7 @@ class BackendConformance(
     SweepPromises,
     LoadPromises,
     ScanPromises,
+    GroupPromises,
     EventPromises,
     RacePromises,
 ):
