@@ -734,6 +734,26 @@ async def test_a_bad_environment_is_told_by_a_note(monkeypatch: pytest.MonkeyPat
     assert "nonsense" in raised.value.__notes__[0]
 
 
+async def test_a_bad_environment_concerns_no_function_that_names_its_url(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One forgotten variable must not cost the captures of functions that never ask for it."""
+
+    @dead_lettered
+    async def pay_as_the_environment_says(amount: int) -> None:
+        raise ValueError("x")
+
+    monkeypatch.setenv("DEADLETTER_URL", "nonsense://")
+    url = f"sqlite:///{tmp_path}/good.db"
+    charge = decorated(url, 1)
+    with pytest.raises(ValueError, match="no 1") as raised:
+        await charge(Decimal(1))
+    assert "is kept as task" in raised.value.__notes__[0]
+    dlq = lazy.queue_at(url)
+    assert (await the_only(dlq)).task.type == "charge"
+    await dlq.aclose()
+
+
 async def test_one_warning_where_no_worker_knows_the_type(
     dlq: DeadLetterQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
