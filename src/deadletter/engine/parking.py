@@ -146,9 +146,11 @@ class Parking:
             return outcome
         down = self._tells_down(lot, outcome)
         if attempt.row.token in lot.probes:
-            lot.probes.discard(attempt.row.token)
-            if lot.state in (OPEN, PROBING):
-                return await self._probed(lot, outcome, down=down)
+            try:
+                if lot.state in (OPEN, PROBING):
+                    return await self._probed(lot, outcome, down=down)
+            finally:  # not before it is judged: the store may take its time, and another one would start meanwhile
+                lot.probes.discard(attempt.row.token)
         if lot.state in (CLOSED, RAMP):
             if isinstance(outcome, Succeeded):
                 lot.failures = 0

@@ -9,8 +9,10 @@ import pytest
 
 from deadletter import BackendUnavailable, DeadLetterQueue, InvalidTask, PermanentError, Postpone, State, Task
 from deadletter.adapters.breakers import Breaker
+from deadletter.engine import parking
 from deadletter.engine.guard import RowIdempotencyStore
 from deadletter.engine.parking import MARK
+from deadletter.engine.pauses import lift_one
 from deadletter.metrics import exposition
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +119,27 @@ async def test_arrivals_after_an_outage_stay_below_the_ramp(make_queue, clock, s
     for second in range(6):
         allowed = 2 * (2 ** (second + 1) - 1) / math.log(2)  # the integral of the rate
         assert sum(at <= probe + second + 1 for at in after) <= allowed + 1
+
+
+async def test_no_second_probe_starts_while_the_first_closes_the_circuit(
+    make_queue, clock, service, working, pass_until, monkeypatch
+):
+    """The store may take its time to lift the pause; until then one probe is all that was allowed."""
+    dlq = make_queue(retry=[1])
+    serve(dlq, service, "t")
+    await dlq.enqueue_many([Task(type="t") for _ in range(5)])
+    rooms = []
+    async with working(dlq, breakers={"t": breaker()}) as worker:
+        await pass_until(lambda: parked(dlq))
+
+        async def lift_slowly(*args):
+            rooms.append(worker.parking.rooms([], ["t"], ["t"]))
+            return await lift_one(*args)
+
+        monkeypatch.setattr(parking, "lift_one", lift_slowly)
+        service.down = False
+        await pass_until(lambda: rooms, step=1)
+    assert rooms == [{}]
 
 
 async def test_two_workers_share_one_circuit(make_queue, clock, service, working, pass_until):
