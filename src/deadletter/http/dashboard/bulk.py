@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from ...engine import standing
 from ...engine.erasing import states_of
+from ...model.operation import OperationKind
 from ...model.query import Query
 from ...model.record import Page, State
 from ...model.task import from_ms
@@ -23,8 +25,8 @@ from .filters import Filters
 from .forms import Form, read_form
 from .pages import page, render, see_other
 
-ACTIONS = ("retry-all", "purge", "erase")
-_LEVELS = {"retry-all": Level.WRITE, "purge": Level.ADMIN, "erase": Level.ADMIN}
+ACTIONS: tuple[OperationKind, ...] = ("retry-all", "purge", "erase")
+_LEVELS: Mapping[str, Level] = {"retry-all": Level.WRITE, "purge": Level.ADMIN, "erase": Level.ADMIN}
 _CONDITIONS = frozenset({*QUERY, "task_type", "older_than_days"})
 _OPTIONS = frozenset({"action", "exact", "told"})
 _SAMPLE = 5
@@ -114,7 +116,7 @@ async def order(call: Call) -> Response:
         _typed(form)
     if action == "erase":
         await _unchanged(call, query, form)
-    kind = next(kind for kind in standing.KINDS if kind == action)
+    kind: OperationKind = ACTIONS[ACTIONS.index(action)]
     how = {name: _number(form, name, field) for name, field in (("rate", "rate"), ("limit", "at_most"))}
     why = FIELDS["why"].check(form.text("why")[:500]) if form.text("why") else None
     ordered = await standing.order(
