@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .access import Access, Grant
+from .mounting import placed
 from .problems import Problem, problem_of
 
 log = logging.getLogger("deadletter.http")
@@ -104,7 +105,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        begun, scope = False, placed(scope)
 
         async def dressed(message: Message) -> None:
             nonlocal begun

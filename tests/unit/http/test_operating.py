@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anyio
 import pytest
 
@@ -132,11 +134,26 @@ async def test_scopes_hold(guarded):
     assert (await guarded("read").delete(response.headers["location"])).status_code == 403
 
 
-async def test_links_know_where_the_application_is_mounted(dlq):
+def by_starlette(app):
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    host = Starlette(routes=[Mount("/ops/dlq", create_app(dlq, tokens=TOKENS))])
+    return Starlette(routes=[Mount("/ops/dlq", app)])
+
+
+def by_litestar(app):
+    """As Litestar mounts: the path that is left, with slashes around it, and no word of what was taken away."""
+
+    async def host(scope, receive, send):
+        rest = scope["path"].removeprefix("/ops/dlq").strip("/")
+        await app({**scope, "path": f"/{rest}/" if rest else "/"}, receive, send)
+
+    return host
+
+
+@pytest.mark.parametrize("mounted", [by_starlette, by_litestar])
+async def test_links_know_where_the_application_is_mounted(dlq, mounted):
+    host = mounted(create_app(dlq, tokens=TOKENS))
     client = client_of(host, token=TOKENS["admin"])
     response = await client.post("/ops/dlq/api/dlq/retry-all", json={"type": "none"}, headers=ASYNC)
     assert response.headers["location"].startswith("/ops/dlq/api/dlq/operations/")
@@ -144,4 +161,9 @@ async def test_links_know_where_the_application_is_mounted(dlq):
     assert (await client.get("/ops/dlq/healthz", headers={"Authorization": ""})).status_code == 200
     assert (await client.get("/ops/dlq/nothing")).json()["instance"] == "/ops/dlq/nothing"
     slashless = await client.get("/ops/dlq")
-    assert (slashless.status_code, slashless.headers["location"]) == (307, "http://localhost:5002/ops/dlq/")
+    where = slashless.headers["location"].removeprefix("http://localhost:5002")
+    assert (slashless.status_code, where) == (307, "/ops/dlq/")
+    assert (await client.get("/ops/dlq/letters/task-0")).status_code == 200
+    links = re.findall(r'(?:href|src|action|hx-get|sse-connect)="(/[^"]*)"', (await client.get("/ops/dlq/")).text)
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith("/ops/dlq/")] == []
