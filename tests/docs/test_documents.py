@@ -7,7 +7,7 @@ block
   whose first line is a comment with a file's name (``# shop.py``) becomes that file instead.
 - ``bash``: runs, and has to succeed. ``sh`` is for the reader alone: it installs something, or never ends.
 - ``console``: each ``$ command`` runs, and what it prints is compared; ``...`` stands for anything.
-- ``text``, ``ini``, ``mermaid``, and the lists of pages that build the site: only shown.
+- ``text``, ``ini``, and the lists of pages that build the site: only shown.
 """
 
 from __future__ import annotations
@@ -34,9 +34,15 @@ from deadletter import DeadLetterQueue
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SLOW = {"use-with-your-framework"}  # importing three of them takes seconds
+SLOW = {
+    "add-to-fastapi",
+    "add-to-django",
+    "beside-celery-or-rq",
+    "keep-secrets",
+    "size-a-queue",
+}  # each takes a second or more
 RUN = {"python", "bash", "console"}
-SHOWN = {"sh", "text", "ini", "mermaid", "{toctree}"}
+SHOWN = {"sh", "text", "ini", "{toctree}"}
 FILE = re.compile(r"# (\w+\.py)\n")
 FENCE = re.compile(r"^ *```(\S+)", re.MULTILINE)
 TREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)

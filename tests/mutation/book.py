@@ -88,7 +88,7 @@ class Book:
             if survivors:
                 lines += [
                     "",
-                    f"### {name}",
+                    f"## {name}",
                     "",
                     *pages.table(_HEAD, (_row(key, told, judged) for key, told in survivors)),
                 ]
