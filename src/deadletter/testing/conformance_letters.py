@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 import pytest
 
 from ..model.record import EDITED, Reason
-from ..model.row import LEAN, PENDING, Scan
+from ..model.row import LEAN, PENDING, Row, Scan
 from ..rules import changes
 from .material import KEEP_MS, LEASE_MS, Promises, Store, failure, letter, new, op
 
@@ -297,6 +299,29 @@ class ScanPromises(Promises):
         times = [row.time_ms for row in await store.scanned(newest_first=False)]
         counted = await store.backend.count(store.queue, Scan(since_ms=times[1], until_ms=times[3]), 10)
         assert counted is None or (counted.matched, counted.whole) == (3, True)
+
+    async def test_groups_are_those_of_the_letters_that_match(self, store: Store) -> None:
+        """Each with all its letters, the first and the last of them; or None, from a store that cannot tell."""
+        for n in range(9):
+            told = failure(fingerprint="beef" if n % 3 else "f", release=f"{n % 2}.0")
+            await store.put(letter(f"{n}", type="u" if n % 3 else "t", history=[told] if n else []))
+            store.pass_ms(1)
+        await store.must(changes.purge(await store.row("5"), op(), KEEP_MS))
+        await store.must(changes.replay(await store.row("3"), op()))
+        narrows: list[dict[str, object]] = [{}, {"type": "u"}, {"fingerprint": "beef"}, {"priority": 1}]
+        for narrow, by in itertools.product(narrows, ("fingerprint", "type", "reason", "error_type", "release")):
+            scan = Scan(**narrow)  # type: ignore[arg-type]
+            groups = await store.backend.groups(store.queue, scan, by)
+            rows = [row for row in await store.scanned() if all(getattr(row, k) == v for k, v in narrow.items())]
+            if groups is not None:
+                found = {group.key: (group.count, group.first_ms, group.newest.id) for group in groups}
+                wanted: dict[str, list[Row]] = {}
+                for row in rows:
+                    wanted.setdefault(getattr(row, by) or "", []).append(row)
+                assert found == {key: (len(of), of[-1].time_ms, of[0].id) for key, of in wanted.items()}
+                assert {release for group in groups for release in group.releases} == {
+                    row.release for row in rows if row.release
+                }
 
     @pytest.mark.parametrize(
         "narrow",
