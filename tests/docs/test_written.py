@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,3 +118,10 @@ def test_a_real_export_is_what_its_schema_says(url: str, flags: tuple[str, ...])
         ("payload", []),
     ):
         assert not validator.is_valid({**lines[0], field: value}), f"{field} may be {value!r}"
+
+
+def test_every_column_of_a_task_is_told(url: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as file:
+        columns = {name for _, name, *_ in file.execute("PRAGMA table_info(dl_rows)")}
+    page = (DOCS / "reference" / "sqlite.md").read_text()
+    assert {name for name in columns if f"`{name}`" not in page} == set()
