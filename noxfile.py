@@ -15,6 +15,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SUITE = ("-e", ".[all,test]")
+EXTRAS = sorted(set(PYPROJECT["project"]["optional-dependencies"]) - {"all", "test", "postgres"})
 PURE = ("model", "interfaces", "rules", "retry")
 # Of what `full` runs: rooms whose tests look at no clock but their own, so that they may run side by side.
 SIDE_BY_SIDE = tuple(f"tests/{room}" for room in ("conformance", "unit", "sim", "planted", "fuzz", "power", "mutation"))
@@ -106,6 +107,21 @@ def fuzz(session: nox.Session) -> None:
     chosen, seconds = (session.posargs[:1], session.posargs[1:2]) if session.posargs else (FUZZED, [])
     for target in chosen:
         session.run("python", "-m", "tests.fuzz", target, "--guided", *(seconds or ["60"]), env=HERE)
+
+
+@nox.session
+@nox.parametrize("extra", ["core", *EXTRAS])
+def extras(session: nox.Session, extra: str) -> None:
+    """Install each extra alone, and try what it enables; what is missing names the extra to install."""
+    session.install(f".[{extra}]" if extra != "core" else ".")
+    session.run("python", "-m", "tests.extras", extra)
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """Compare the names that users import with the last release: ``nox -s api``, or ``nox -s api -- v1.2.0``."""
+    session.install(*group("api"))
+    session.run("python", "-m", "tests.public_api", *session.posargs)
 
 
 @nox.session
