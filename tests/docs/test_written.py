@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import deadletter
 from deadletter import DeadLetterQueue, Origin, Task
 from deadletter.rules import changes
 
@@ -125,3 +126,16 @@ def test_every_column_of_a_task_is_told(url: str) -> None:
         columns = {name for _, name, *_ in file.execute("PRAGMA table_info(dl_rows)")}
     page = (DOCS / "reference" / "sqlite.md").read_text()
     assert {name for name in columns if f"`{name}`" not in page} == set()
+
+
+def test_every_public_module_has_its_page_of_the_api() -> None:
+    source = Path(deadletter.__file__).parent
+    rooms = {"deadletter", *(f"deadletter.{room}" for room in ("retry", "alerts", "http", "metrics", "testing"))}
+    adapters = {
+        f"deadletter.adapters.{path.stem}"
+        for path in (source / "adapters").glob("[!_]*.py")
+        if "__all__" in path.read_text()
+    }
+    assert {page.stem for page in (DOCS / "reference" / "api").glob("*.rst")} == rooms | adapters
+    told = (DOCS / "reference" / "api.md").read_text()
+    assert [name for name in rooms | adapters if f"[{name}](api/{name}.rst)" not in told] == []
