@@ -6,7 +6,6 @@ from typing import Literal
 
 from .exits import DONE
 
-
 # Cyclopts only defines its function, which zsh would call by itself from a file of that very name alone.
 _ZSH = """
 compdef _cyclopts_deadletter deadletter

@@ -423,6 +423,24 @@ async def test_more_types_than_one_statement_takes(backend: SQLiteBackend, clock
     assert [row.id for row in rows] == [f"{n:03}" for n in range(100)]
 
 
+async def test_innocents_behind_more_suspects_than_a_claim_may_take_are_found(backend: SQLiteBackend) -> None:
+    """A claim first reads as many entries as it can want; with suspects among them it reads on."""
+    await backend.insert("q", [new(f"s{n}", lease_losses=2) for n in range(5)])
+    await backend.insert("q", [new(f"z{n}") for n in range(3)])
+    found = await backend.claim("q", Claim(op="c", limit=2, types=("t",), max_losses=2))
+    assert ([row.id for row in found.rows], found.suspects) == (["z0", "z1"], True)
+    assert found.next_due_ms is not None
+
+
+async def test_bodies_of_every_length_arrive_whole(backend: SQLiteBackend) -> None:
+    """Short ones come as text in one step with their rows, long ones by themselves."""
+    lengths = (0, 1, 4095, 4096, 4097, 100_000)
+    bodies = {f"b{length}": bytes(at * 7 % 256 for at in range(length)) for length in lengths}
+    await backend.insert("q", [new(id_, body=body) for id_, body in bodies.items()])
+    assert {row.id: row.body for row in await claimed(backend)} == bodies
+    assert {row.id: row.body for row in await claimed(backend)} == bodies, "and the same when asked again"
+
+
 async def test_a_suspect_is_found_without_reading_the_innocent(backend: SQLiteBackend) -> None:
     await backend.insert("q", [new("pill")])
     await claimed(backend)
