@@ -17,7 +17,7 @@ from deadletter.model.row import FailureRow, NewRow, Scan
 from deadletter.rules import changes
 from deadletter.testing import VirtualClock
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # which a file does not notice
 
 QUERIES = (
     Query(),
@@ -84,7 +84,7 @@ def rows_of(path: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.full) for n in range(2, 20))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.full) for n in range(1, 20))])
 async def test_they_are_those_of_a_scan(dlq: DeadLetterQueue, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     await letters(dlq, random.Random(seed))
     asked = [(query, by) for query in QUERIES for by in BY]
