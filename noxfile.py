@@ -146,6 +146,29 @@ def bench(session: nox.Session) -> None:
             session.run("python", str(script))
 
 
+@nox.session(name="bench-peers")
+def bench_peers(session: nox.Session) -> None:
+    """Measure us beside other libraries and the storms, into the documentation: some 25 minutes; ``-- --quick``: 4."""
+    session.install(*SUITE, *group("bench"))
+    page = "docs/explanation/performance.md"
+    apart = Path(session.create_tmp()) / "apart"
+    session.run("python", "-m", "venv", str(apart))
+    python = str(apart / "bin/python")
+    session.run(python, "-m", "pip", "install", "-q", *group("bench-apart"), external=True)
+    pythons = [f"--python=celery={python}", f"--python=taskiq={python}"]
+    session.run("python", "benchmarks/peers/run.py", "--docs", page, *pythons, *session.posargs, env=HERE)
+    quick = [asked for asked in session.posargs if asked == "--quick"]
+    session.run("python", "benchmarks/backoff/decisions.py", *quick, env=HERE)
+    session.run("python", "benchmarks/backoff/storms.py", "--plots", "docs/explanation/plots", *quick, env=HERE)
+
+
+@nox.session(name="bench-guard")
+def bench_guard(session: nox.Session) -> None:
+    """Count the instructions of the hot paths beside the committed baseline; wants Debian's valgrind."""
+    session.install(*SUITE)
+    session.run("python", "benchmarks/guard/guard.py", *session.posargs, env=HERE)
+
+
 @nox.session
 def openapi(session: nox.Session) -> None:
     """Write the OpenAPI document anew from the endpoints and classes of the HTTP API."""

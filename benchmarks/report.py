@@ -39,14 +39,16 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def report(title: str, rows: Sequence[Row], json_file: str | None) -> None:
     """Print the rows as a Markdown table; write them with the machine to ``json_file``."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    print(f"\n{title}\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + " --- |" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(_cell(row.get(name)) for name in columns) + " |")
+    print(f"\n{title}\n\n{markdown(rows)}")
     if json_file is not None:
         document = {"title": title, "machine": machine(), "rows": list(rows)}
         Path(json_file).write_text(json.dumps(document, indent=2) + "\n")
