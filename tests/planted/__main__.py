@@ -28,6 +28,7 @@ def measured(bug: Bug) -> dict[str, Any]:
         "noticed_by": bug.noticed_by,
         "seeds": found.seeds if found else None,
         "seconds": found.seconds if found else None,
+        "commit": page.commit(),
     }
 
 
@@ -35,8 +36,9 @@ def table_of(document: dict[str, Any]) -> list[str]:
     """The table of the page."""
     bugs = document["bugs"]
     caught = sum(entry["seeds"] is not None for entry in bugs)
+    commits = ", ".join(sorted({entry["commit"] for entry in bugs}))
     head = (
-        f"{caught} of {len(bugs)} are noticed. Commit {document['commit']}; {document['machine']};"
+        f"{caught} of {len(bugs)} are noticed. Commit {commits}; {document['machine']};"
         f" {document['began']} to {document['ended']}. Seeds count from the first of the search to the one that showed it."
     )
     rows = [
@@ -64,13 +66,13 @@ def main() -> int:
     print(f"{len(entries) - len(missed)} of {len(entries)} noticed", *missed, sep="\n  ")
     if not said.look:
         known = {(entry["where"], entry["bug"]) for entry in entries}
-        kept = (page.load(FILE) or {"bugs": []})["bugs"] if len(chosen) < len(BUGS) else []
+        before = page.load(FILE) if len(chosen) < len(BUGS) else None
         names = {(bug.where, bug.name) for bug in BUGS}
+        kept = before["bugs"] if before is not None else []
         entries += [one for one in kept if (one["where"], one["bug"]) in names - known]
         document = {
-            "commit": page.commit(),
             "machine": page.machine(),
-            "began": began,
+            "began": before["began"] if before is not None else began,
             "ended": page.now(),
             "seeds": {name: how.seeds for name, how in SEARCHES.items()},
             "bugs": entries,

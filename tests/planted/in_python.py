@@ -38,6 +38,20 @@ FENCES = [
     _bug("a success without token", "fence", constructor("succeed", token=None)),
     _bug("a lapse that asks no clock", "fence", constructor("lapse", lapsed=False), rare=True),
     _bug(
+        "a purge without generation",
+        "fence",
+        constructor("purge", generation=None),
+        by="a small world in every order",
+        rare=True,  # tests/sim/test_scope.py finds both in the test command
+    ),
+    _bug(
+        "a replay without generation",
+        "fence",
+        constructor("replay", generation=None),
+        by="a small world in every order",
+        rare=True,
+    ),
+    _bug(
         "a tombstone that is only stale",
         "guard",
         line(machine, "fence", "if row.state == GONE:", "if False:"),
