@@ -98,6 +98,15 @@ def test_an_expiry_wants_a_pending_row_whose_time_has_passed() -> None:
         9,
     )
     assert change.count == [("dead", "t", "expired")]
+    assert change.failure is not None
+    told = (change.failure.error_type, change.failure.message)
+    assert told == ("deadletter.Expired", "no attempt ended before its expires_in had passed")
+
+
+def test_a_row_that_cannot_be_read_dies_of_an_error_of_ours() -> None:
+    change = changes.quarantine(SEEN, "o", "no JSON", 9)
+    assert change.failure is not None
+    assert (change.failure.error_type, change.failure.message) == ("deadletter.Undecodable", "no JSON")
 
 
 @pytest.mark.parametrize("seen", TRIED.values(), ids=TRIED)

@@ -377,3 +377,14 @@ def test_the_tally_is_always_a_recount(steps: list[tuple[int, bool, int]]) -> No
         assert honest or stored.state == GONE or answer is not Verdict.DONE or made.token is made.generation is None
     expected = Counter({(str(stored.state), stored.priority, stored.type, stored.reason or ""): 1})
     assert {key: n for key, n in journal.tally.items() if n} == ({} if stored.state == GONE else dict(expected))
+
+
+def test_letters_are_counted_by_cause_and_two_journals_add_up() -> None:
+    letter = Row("a", "t", 1, "dead", created_ms=0, due_ms=0, reason="permanent", fingerprint="f", release="r")
+    bare = Row("b", "t", 1, "dead", created_ms=0, due_ms=0)
+    one, other = machine.Journal(), machine.Journal()
+    for row in (letter, letter, bare):
+        one.enter(row)
+    other.enter(letter, -1)
+    one.absorb(other)
+    assert one.causes == {("f", "t", "permanent", "r"): 1, ("", "t", "", ""): 1}

@@ -303,7 +303,7 @@ def test_a_group_of_10_000_tells_a_few_and_how_many_more() -> None:
 def test_a_member_that_is_its_own_cause_is_told_once() -> None:
     member = ValueError("member")
     group = ExceptionGroup("twice", [member, member])
-    assert "[told above]" in tell(group).traceback
+    assert "\n    | [told above]\n" in tell(group).traceback
 
 
 def test_groups_in_groups_end() -> None:
