@@ -101,9 +101,15 @@ _HEAD = ("key", "where", "was", "became", "why it lives")
 def _scored(name: str, room: dict[str, Any]) -> tuple[object, ...]:
     noticed = sum(room["words"].get(word, 0) for word in NOTICED)
     return (
-        *(name, room["planned"], room["done"], noticed, room["done"] - noticed, f"{room['score']:.1%}"),
+        *(name, room["planned"], _done(room), noticed, room["done"] - noticed, f"{room['score']:.1%}"),
         *(f"{ROOMS[name].goal:.0%}", room["commit"], room["began"], room["ended"]),
     )
+
+
+def _done(room: dict[str, Any]) -> str:
+    """How many were run; a part of a room is a sample, for they come in an order that a seed draws."""
+    whole = room["done"] == room["planned"]
+    return "all" if whole else f"{room['done']} of {room['planned']}, sampled by seed"
 
 
 def _row(key: str, told: dict[str, Any], judged: dict[str, str]) -> tuple[object, ...]:
