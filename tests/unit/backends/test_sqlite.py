@@ -433,7 +433,7 @@ async def test_innocents_behind_more_suspects_than_a_claim_may_take_are_found(ba
 
 
 async def test_bodies_of_every_length_arrive_whole(backend: SQLiteBackend) -> None:
-    """Short ones come as text in one step with their rows, long ones by themselves."""
+    """Empty, short, and longer than a page of the file."""
     lengths = (0, 1, 4095, 4096, 4097, 100_000)
     bodies = {f"b{length}": bytes(at * 7 % 256 for at in range(length)) for length in lengths}
     await backend.insert("q", [new(id_, body=body) for id_, body in bodies.items()])

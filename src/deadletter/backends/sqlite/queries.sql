@@ -19,13 +19,8 @@ SELECT n, {columns}, CASE state WHEN 'succeeded' THEN body END FROM dl_rows WHER
 SELECT n, {columns} FROM dl_rows WHERE queue = ? AND id IN ({marks});
 
 -- whole --
--- By number, for rows that an index named: all in one step, since sqlite3 lets go of the interpreter's lock at each.
-SELECT json_group_array(json_array(n, {columns}, CASE WHEN length(body) <= 4096 THEN hex(body) END))
-FROM dl_rows WHERE n IN ({marks});
-
--- bodies --
--- What is too long to be doubled as text.
-SELECT n, body FROM dl_rows WHERE n IN ({marks});
+-- By number, for rows that an index named. --
+SELECT n, {columns}, body FROM dl_rows WHERE n IN ({marks});
 
 -- whole_by_id --
 -- By id, for load. --

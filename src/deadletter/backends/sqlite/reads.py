@@ -32,22 +32,6 @@ def fetch(connection: Connection, query: str, head: tuple[object, ...], names: S
         yield from connection.execute(query.replace("{marks}", marks(len(part))), (*head, *part)).fetchall()
 
 
-def whole(connection: Connection, numbers: Sequence[int]) -> dict[int, Row]:
-    """Rows by number, in the order asked for, without their history."""
-    found: dict[int, Row] = {}
-    for (rows,) in fetch(connection, Q["whole"], (), numbers):
-        for n, *values in orjson.loads(rows):
-            body = values[-1]
-            if body is not None:
-                values[-1] = bytes.fromhex(body)
-            found[n] = Row(*values)
-    bare = [n for n, row in found.items() if row.body is None]
-    if bare:
-        for n, body in fetch(connection, Q["bodies"], (), bare):
-            found[n].body = body
-    return {n: found[n] for n in numbers if n in found}
-
-
 def with_last_failure(connection: Connection, rows: dict[int, Row]) -> None:
     """Bring each row's last failure; ``rows`` by number."""
     failed = [n for n, row in rows.items() if row.error_type is not None]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from sqlite3 import Connection
 from typing import Any
 
 import attrs
-import orjson
 
 from ...model.row import (
     BATCH,
@@ -31,7 +30,7 @@ from ...rules import machine
 from .._sql import fence_of
 from .columns import Held, insert_rows, update_rows, update_taken
 from .journal import record
-from .reads import Q, fetch, number_of, whole, with_last_failure
+from .reads import Q, fetch, number_of, with_last_failure
 from .traces import Traces
 
 CLAIMS = 1_000  # ops whose answer can be repeated
@@ -41,8 +40,7 @@ TYPES = 64  # of one statement; SQLite allows 500 terms, and merges fewer faster
 _UNREAD = b"\0unread"  # stands for a body that a fence left alone: told from every stored one by identity
 
 _Stored = tuple[int, tuple[Any, ...]]  # number, columns with the body unread
-_WALKED = "json_array(due_ms, id, n, lease_losses, expires_ms, format)"
-_Walked = list[Any]  # the same
+_Walked = tuple[int, str, int, int, "int | None", int]  # due_ms, id, n, lease_losses, expires_ms, format
 
 
 @attrs.define
@@ -290,7 +288,8 @@ class Step:
         if not numbers:
             return []
         journal = self._journal(queue, number)
-        taken = whole(self.connection, numbers)
+        by_number = {values[0]: values for values in fetch(self.connection, Q["whole"], (), numbers)}
+        taken = {n: Row(*by_number[n][1:]) for n in numbers}
         for index, row in enumerate(taken.values()):
             machine.take(row, claim, index, now_ms, journal)
         update_taken(self.connection, taken)
@@ -301,9 +300,9 @@ class Step:
         return list(taken.values())
 
     def _whole(self, numbers: Sequence[int]) -> list[Row]:
-        found = whole(self.connection, numbers)
+        found = {values[0]: Row(*values[1:]) for values in fetch(self.connection, Q["whole"], (), numbers)}
         with_last_failure(self.connection, found)
-        return list(found.values())
+        return [found[n] for n in numbers]
 
     def _delete(self, numbers: Sequence[int], traces: Traces) -> None:
         if numbers:
@@ -371,23 +370,14 @@ class _Search:
     def _merged(self, rank: int, index: str, condition: str) -> Iterator[_Walked]:
         types = list(dict.fromkeys(self._claim.types))
         parts = [types[at : at + TYPES] for at in range(0, len(types), TYPES)]
-        walks = [self._walked(_walk(len(part), index, condition), (self._number, rank, *part)) for part in parts]
+        cursors = [
+            self._connection.execute(_walk(len(part), index, condition), (self._number, rank, *part)) for part in parts
+        ]
         try:
-            yield from walks[0] if len(walks) == 1 else heapq.merge(*walks)
-        finally:
-            for walk in walks:
-                walk.close()
-
-    def _walked(self, query: str, parameters: tuple[object, ...]) -> Generator[_Walked]:
-        """As many as the claim can want in one step, and the rest (there are suspects among them) one by one."""
-        most = self._claim.limit + 1
-        rows_in_one = f"SELECT json_group_array({_WALKED}) FROM ({query} LIMIT {most:d})"  # noqa: S608 - our own words
-        [(first,)] = self._connection.execute(rows_in_one, parameters).fetchall()
-        rows: list[_Walked] = sorted(orjson.loads(first))
-        yield from rows
-        if len(rows) == most:
-            cursor = self._connection.execute(f"{query} LIMIT -1 OFFSET {most:d}", parameters)
-            try:
-                yield from map(list, cursor)
-            finally:  # an unread cursor would block the commit
+            if len(cursors) == 1:
+                yield from cursors[0]
+            else:
+                yield from heapq.merge(*cursors)
+        finally:  # an unread cursor would block the commit
+            for cursor in cursors:
                 cursor.close()
