@@ -101,11 +101,13 @@ class Watch:
             try:
                 async with self._queue.backend.listen(self._queue.name, after=self._notes.seq) as signals:
                     async for signal in signals:
-                        if isinstance(signal, EventRow):
-                            self._events.append(signal)
-                            bell.ring()
-                            while len(self._events) >= _BUFFER:
-                                await room.wait()
+                        if not isinstance(signal, EventRow):  # work came: what happens to it is read in one look
+                            await self._queue.clock.sleep(_SPACING)
+                            continue
+                        self._events.append(signal)
+                        bell.ring()
+                        while len(self._events) >= _BUFFER:
+                            await room.wait()
                 self._failed = BackendUnavailable("it told no more events")
             except Exception as error:  # raised by the next step, outside of the group, which would wrap it
                 self._failed = error

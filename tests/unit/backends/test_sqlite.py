@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -541,6 +541,37 @@ async def test_work_of_another_process_rings_the_bell(tmp_path: Path, deep: bool
     with anyio.fail_after(10):
         while beside.exists():
             await anyio.sleep(0.01)
+
+
+async def test_what_is_committed_elsewhere_wakes_only_who_has_work(backend: SQLiteBackend, path: Path) -> None:
+    """A claim locks the whole file: an idle queue that claims at each commit of a busy one slows it."""
+    hints: list[object] = []
+
+    async def listen() -> None:
+        async with backend.listen("q") as signals:
+            async for signal in signals:
+                hints.append(signal)  # noqa: PERF401 - the other end looks at it meanwhile
+
+    async def until(true: Callable[[], bool]) -> None:
+        with anyio.fail_after(10):
+            while not true():
+                await anyio.sleep(0.001)
+
+    other = SQLiteBackend(path)
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        await until(lambda: bool(backend._ears) and not backend._ears[0].told)
+        for n in range(20):
+            await other.insert("busy", [new(f"b{n}")])
+            backend._heard()  # as its doorbell does, at the latest a second after the commit
+            await until(lambda: not backend._ears[0].rumour and not backend._ears[0].told)
+        await backend.counts("q")  # behind whatever the listener has asked
+        assert hints == []
+        await other.insert("q", [new("mine")])
+        backend._heard()
+        await until(lambda: bool(hints))
+        group.cancel_scope.cancel()
+    await other.aclose()
 
 
 async def test_a_dead_listener_is_forgotten(backend: SQLiteBackend, path: Path) -> None:

@@ -193,7 +193,9 @@ async def test_two_workers_never_share_a_task(make_queue):
 
 # How it sleeps
 
-IDLE = 4  # who sleeps in an idle worker: the feeder, the sweeper, its sign of life, its look at what is paused
+IDLE = (
+    5  # who sleeps in an idle worker: the feeder, the sweeper, who tidies, its sign of life, its look at what is paused
+)
 
 
 async def test_an_idle_worker_wakes_at_once_on_new_work(dlq, working, until, clock):

@@ -197,18 +197,23 @@ class SQLiteBackend(Backend):
     async def _signals(self, ear: _Ear, seq: int) -> AsyncGenerator[Hint | EventRow, None]:
         while True:
             while ear.told:
-                ear.told = False
-                fresh = await self._reading(
-                    lambda connection, seq=seq: reads.events(connection, ear.queue, seq, _EVENTS)  # type: ignore[misc]
+                rumour, ear.told, ear.rumour = ear.rumour, False, False
+                fresh, waits = await self._reading(
+                    lambda connection, seq=seq, rumour=rumour: (  # type: ignore[misc]
+                        reads.events(connection, ear.queue, seq, _EVENTS),
+                        # A claim locks the whole file, so a rumour is looked into before anybody claims because of it.
+                        rumour and reads.waits(connection, ear.queue),
+                    )
                 )
                 ear.told = ear.told or len(fresh) == _EVENTS
+                ear.work = ear.work or waits
                 for event in fresh:
                     before, seq = seq, event.seq
                     yield event.following(before)
-            await ear.bell.wait()
             if ear.work:
                 ear.work = False
                 yield Hint()
+            await ear.bell.wait()
 
     async def _writing(self, work: Callable[[Step], T], rows: int) -> T:
         return await self._write.call(work, rows)
@@ -231,7 +236,7 @@ class SQLiteBackend(Backend):
     def _heard(self) -> None:
         """Another process committed something."""
         for ear in list(self._ears):
-            ear.told = ear.work = True
+            ear.told = ear.rumour = True
             ear.bell.ring()
 
     def _forked(self) -> None:
@@ -256,6 +261,7 @@ class _Ear:
     bell: Bell
     told: bool = True  # events may be stored that it has not seen
     work: bool = False  # a row became pending since its last hint
+    rumour: bool = False  # another process committed something, perhaps of another queue
 
 
 def _at_fork(backend: SQLiteBackend) -> None:

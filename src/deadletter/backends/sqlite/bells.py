@@ -24,6 +24,7 @@ from .forks import Gate
 SOCKETS = hasattr(socket, "AF_UNIX")
 SAFETY_SECONDS = 1.0
 POLL_SECONDS = 0.015
+REST_SECONDS = 0.01  # after a ring: those of a busy writer are heard together, for each costs both processes
 _SUN_PATH = 100  # longer paths do not fit into a socket's address
 
 
@@ -145,13 +146,15 @@ class Listener:
     def _run(self) -> None:
         self._bell = bell = self._doorbell.bind()
         self._bound.set()
+        rung = False
         try:
             while not self._stopping:
                 with self._gate:
                     news = self._look()
-                if news:
+                if news or rung:
                     self._heard()
-                self._wait(bell)
+                    self._wait(None, REST_SECONDS)
+                rung = self._wait(bell, POLL_SECONDS if bell is None else SAFETY_SECONDS)
         finally:
             with self._gate:
                 self.close()
@@ -178,14 +181,16 @@ class Listener:
         if connection is not None:
             connection.close()
 
-    def _wait(self, bell: socket.socket | None) -> None:
+    def _wait(self, bell: socket.socket | None, seconds: float) -> bool:
+        """Until it is time, or somebody rings (True) or stops us."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             if bell is not None:
                 selector.register(bell, selectors.EVENT_READ)
-            ready = selector.select(POLL_SECONDS if bell is None else SAFETY_SECONDS)
-        if bell is not None and any(key.fileobj is bell for key, _ in ready):
+            ready = selector.select(seconds)
+        rung = bell is not None and any(key.fileobj is bell for key, _ in ready)
+        if bell is not None and rung:
             with contextlib.suppress(BlockingIOError):
                 while bell.recv(16):
                     pass
-            self._heard()
+        return rung

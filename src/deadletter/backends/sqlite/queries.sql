@@ -121,6 +121,10 @@ ON CONFLICT DO UPDATE SET count = count + excluded.count;
 -- The newest event is never trimmed, so numbers go on. --
 SELECT coalesce(max(seq), 0) FROM dl_events WHERE queue = ?;
 
+-- waits --
+-- Whether there is work at all: what another process committed may be of another queue.
+SELECT EXISTS (SELECT 1 FROM dl_rows INDEXED BY dl_rows_waiting WHERE queue = ? AND state = 'pending');
+
 -- add_event --
 -- Numbered by the step. --
 INSERT INTO dl_events VALUES (?, ?, ?, ?, ?, ?, ?, ?);

@@ -262,6 +262,11 @@ def last_event(connection: Connection, queue: str) -> int:
     return int(connection.execute(Q["last_event"], (number_of(connection, queue),)).fetchone()[0])
 
 
+def waits(connection: Connection, queue: str) -> bool:
+    """Whether anything is pending."""
+    return bool(connection.execute(Q["waits"], (number_of(connection, queue),)).fetchone()[0])
+
+
 def events(connection: Connection, queue: str, after: int, limit: int) -> list[EventRow]:
     """Stored events after a seq, oldest first."""
     found = connection.execute(Q["events"], (number_of(connection, queue), after, limit)).fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
@@ -113,8 +114,9 @@ async def test_a_connection_of_the_users_own_class_is_used_as_it_is() -> None:
     class Own(redis.asyncio.UnixDomainSocketConnection):
         pass
 
-    valkey().emptied()
-    pool = redis.asyncio.ConnectionPool(connection_class=Own, path=str(valkey().socket))
+    url = urlsplit(valkey().emptied())
+    database = int(parse_qs(url.query)["db"][0])
+    pool = redis.asyncio.ConnectionPool(connection_class=Own, path=url.path, db=database)
     backend = RedisBackend(redis.asyncio.Redis(connection_pool=pool))
     await backend.insert("q", [new("a")])
     assert (await wire_of(backend))._lines is None
