@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -32,8 +33,9 @@ async def events(call: Call) -> Response:
         raise Problem(400, "Last-Event-ID: no event has this id; leave it out")
     kinds = call.values.get("kinds", [])
     await call.site.queue.open()
+    stream = _stream(call, kinds, int(last) if last else None)
     return EventSourceResponse(
-        _stream(call, kinds, int(last) if last else None),
+        _begun(await anext(stream), stream),  # a client that has an answer misses nothing from then on
         ping=_KEEP_ALIVE,
         ping_message_factory=lambda: ServerSentEvent(comment="still here", sep="\n"),
         send_timeout=_SLOWEST,
@@ -50,6 +52,15 @@ async def _stream(call: Call, kinds: list[str], after: int | None) -> AsyncGener
     except DeadLetterError as error:
         yield ServerSentEvent(comment="unavailable", retry=_RETRY_MS, sep="\n")  # the client asks again
         log.warning("a stream of events ends: %s", error)
+
+
+async def _begun(
+    first: ServerSentEvent, stream: AsyncGenerator[ServerSentEvent, None]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    async with aclosing(stream):
+        yield first
+        async for event in stream:
+            yield event
 
 
 def _told(event: Event) -> ServerSentEvent:

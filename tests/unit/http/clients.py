@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -78,8 +78,14 @@ async def post_in_pieces(app: Any, path: str, pieces: list[bytes]) -> int:
 
 
 @asynccontextmanager
-async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
-    """GET a path whose answer is a stream, and hang up at the end."""
+async def streaming(
+    app: Any,
+    path: str,
+    headers: dict[str, str] | None = None,
+    *,
+    at_start: Callable[[], Awaitable[object]] | None = None,
+) -> AsyncIterator[Stream]:
+    """GET a path whose answer is a stream, and hang up at the end; ``at_start`` runs when its first byte arrives."""
     stream = Stream()
     scope = scope_of("GET", path, headers or {})
 
@@ -91,6 +97,8 @@ async def streaming(app: Any, path: str, headers: dict[str, str] | None = None) 
         if message["type"] == "http.response.start":
             stream.status = message["status"]
             stream.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            if at_start is not None:
+                await at_start()
         else:
             stream.text += message.get("body", b"").decode()
 

@@ -44,6 +44,17 @@ async def test_what_happens_is_told_as_it_happens(dlq):
     assert SECRET not in text
 
 
+async def test_what_happens_once_the_answer_has_begun_is_told(dlq):
+    """A page that is connected looks no more by itself: what came between was never shown."""
+
+    async def dies():
+        await dlq.capture(Task(type="t", id="at-once"), ValueError("no"))
+
+    async with streaming(create_app(dlq), "/api/dlq/events", at_start=dies) as stream:
+        text = await stream.until('"task_id":"at-once"')
+    assert [event["event"] for event in told(text)] == ["dead"]
+
+
 async def test_only_the_kinds_that_were_asked_for(dlq):
     async with streaming(create_app(dlq), "/api/dlq/events?kinds=purged,dead") as stream:
         await stream.until("listening")

@@ -24,10 +24,10 @@
   });
   document.body.addEventListener("htmx:sseOpen", () => {
     document.body.dataset.live = "";
+    refresh(); // something may have happened since the page was made
     if (!lost && !resting) return;
     lost = resting = false;
     say("");
-    refresh();
     if (pageIsList()) news(0);
   });
   document.addEventListener("visibilitychange", () => {
